@@ -1,0 +1,167 @@
+/* conf.h: the configuration: one table of keys, parsed into one immutable snapshot.
+ *
+ * keys.def is the only place where a key is written down: type, range, default, reload policy and sentence. The parser, `-o`,
+ * docs/config.md and conf/halley.conf are made from it.
+ *
+ * Path:      conf file, -o -> [conf] -> everything.
+ * Threads:   a snapshot is immutable and counted; any thread may hold one.
+ * Ownership: conf_ref / conf_unref.
+ * Limits:    CONF_TYPES_MAX types; ranges per key.
+ */
+#pragma once
+
+#include "base/bytes.h"
+#include "base/names.h"
+#include "protocol/message.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    CONF_TYPES_MAX = 256,
+    CONF_TYPE_SLOTS = 512,
+    CONF_LISTEN_MAX = 16,
+    CONF_ADDRESS_MAX = 64,
+    CONF_TEXT_MAX = 256
+};
+
+enum conf_accept { ACCEPT_IP_HASH, ACCEPT_SPREAD };
+enum conf_overflow { OVERFLOW_DROP_OLDEST, OVERFLOW_DISCONNECT };
+enum conf_route { ROUTE_NONE, ROUTE_BROADCAST };
+enum conf_auth { AUTH_OPEN };
+
+struct conf_lane {
+    uint32_t interval_ms;
+    uint32_t bytes;
+    uint32_t ttl_ms;
+    enum conf_overflow overflow;
+};
+
+struct conf_type {
+    char name[TYPE_NAME_MAX + 1]; /* "*" is the default entry, always types[0] */
+    enum lane lane;
+    enum conf_route route;
+    uint32_t max_bytes; /* of data */
+};
+
+struct conf_list {
+    uint32_t count;
+    char items[CONF_LISTEN_MAX][CONF_ADDRESS_MAX];
+};
+
+struct conf {
+    struct {
+        struct conf_list listen;
+        char node[ROOM_NAME_MAX + 1];
+        uint32_t workers;
+        enum conf_accept accept;
+        bool share_port;
+        bool echo;
+        uint32_t backlog;
+    } server;
+    struct {
+        uint32_t notsent_lowat; /* bytes */
+        uint32_t user_timeout_ms;
+        uint32_t sndbuf; /* bytes; 0: the kernel's own tuning */
+    } tcp;
+    struct {
+        char listen[CONF_ADDRESS_MAX]; /* empty: no admin listener */
+        char token[CONF_TEXT_MAX];     /* secret */
+    } admin;
+    struct {
+        enum conf_auth mode;
+    } auth;
+    struct {
+        char url[CONF_TEXT_MAX]; /* secret: the password is hidden in every print */
+        char prefix[CONF_ADDRESS_MAX];
+        uint32_t linger_ms;
+        uint32_t connect_timeout_ms;
+        uint32_t reply_timeout_ms;
+        uint32_t silence_ms;    /* a subscriber connection quiet for so long is asked PING */
+        uint32_t pending;       /* publishes that wait for Redis at most */
+        uint32_t output_bytes;  /* unsent bytes per Redis connection at most */
+        uint32_t message_bytes; /* longest payload taken from the broker or over HTTP */
+    } broker;
+    struct {
+        uint32_t slice; /* viewers flushed per loop turn */
+    } flush;
+    struct {
+        uint32_t interval_ms;
+        uint32_t timeout_ms;
+    } heartbeat;
+    struct {
+        uint32_t connections; /* viewers of the node; 0: from the file limit */
+        uint32_t rooms;       /* of the node */
+        uint32_t rooms_per_viewer;
+        uint32_t head_bytes;
+        uint32_t head_timeout_ms;
+        uint64_t message_bytes; /* from a viewer */
+        uint32_t frame_timeout_ms;
+        uint32_t open_messages; /* per worker */
+        uint32_t json_depth;
+        uint32_t viewer_rate; /* messages a second and viewer */
+        uint32_t viewer_burst;
+        uint32_t join_rate;
+        uint32_t join_burst;
+        uint32_t bad_messages;  /* a minute and viewer, past it 1008 */
+        uint32_t private_bytes; /* private queue of a viewer */
+        uint64_t log_bytes;     /* all frame logs of one worker */
+        uint32_t mailbox;       /* messages that wait for one worker, per lane */
+        uint32_t admin_requests;
+    } limits;
+    struct {
+        uint32_t timeout_ms; /* from SIGTERM to exit at the latest */
+    } drain;
+    struct {
+        int format; /* enum log_format */
+        int level;  /* enum log_level */
+    } log;
+    struct {
+        char join_event[TYPE_NAME_MAX + 1];
+        char leave_event[TYPE_NAME_MAX + 1];
+    } socketio;
+    struct conf_lane lanes[LANE_COUNT];
+    uint32_t type_count;
+    struct conf_type types[CONF_TYPES_MAX]; /* [0] is "*"; the rest in file order */
+    uint8_t type_slots[CONF_TYPE_SLOTS];    /* of conf_type_find(): indexes by hash, 0 is free */
+    _Atomic uint32_t refs;
+};
+
+/* One `-o key=value`. */
+struct conf_override {
+    const char *text;
+};
+
+/* Reads the file at path (NULL: the built-in conf, which is the shipped conf/halley.conf), applies the overrides in order,
+ * checks every range and what belongs together (tcp.user_timeout above heartbeat.timeout is advised, types' max_bytes must fit
+ * their lane, admin.listen beyond loopback needs admin.token, broker.url must be known, …).
+ * Returns a snapshot with one reference; or NULL with a text in *error (what, file, line, key, value given, allowed range),
+ * one problem a line. Warnings that do not stop are appended to *warnings the same way. */
+struct conf *conf_load(const char *path, const struct conf_override *overrides, size_t count,
+                       struct buf *error, struct buf *warnings);
+
+struct conf *conf_ref(struct conf *conf);
+void conf_unref(struct conf *conf); /* NULL is fine */
+
+/* Index of the entry for a type name; 0 (the "*" entry) when it is not listed. */
+uint16_t conf_type_find(const struct conf *conf, struct bytes name);
+
+/* Effective conf as JSON, secrets hidden: {"server":{"listen":[…],…},…,"lane":{…},"type":{…}}. */
+void conf_print_json(const struct conf *conf, struct buf *out);
+
+/* docs/config.md and conf/halley.conf, from the table. */
+void conf_print_docs(struct buf *out);
+void conf_print_sample(struct buf *out);
+
+/* The worst-case memory of the bounds added up, one line each and the sum (halley -t). connections: what limits.connections came to. */
+void conf_print_memory(const struct conf *conf, uint32_t connections, struct buf *out);
+
+/* Names of keys that differ between two snapshots and take effect only after a restart, comma-separated, into out. */
+void conf_diff_restart(const struct conf *old, const struct conf *fresh, struct buf *out);
+
+/* Gives fresh, which nobody shares yet, the running values of those keys, so that it says what is in effect. */
+void conf_keep_restart(const struct conf *running, struct conf *fresh);
+
+/* Units: `20ms`, `10s`, `5m`, `2h` (bare numbers are refused but 0); `64k`, `2m`, `1g` or bare bytes. Return 0 or -1. */
+int conf_parse_duration_ms(struct bytes text, uint64_t *out);
+int conf_parse_size(struct bytes text, uint64_t *out);

@@ -1,0 +1,140 @@
+/* memory.c: the worst case of all bounds, for halley -t. */
+#include "conf/conf.h"
+#include "conf/url.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+enum {
+    VIEWER_BYTES = 350, /* the budget of an idle viewer: its struct, one room, its name */
+    ROOM_BYTES = 1024,  /* a room on one worker: name, table, three logs without their frames */
+    OPEN_MESSAGE_BYTES = 9216,  /* a wslay context */
+    FRAME_OVERHEAD_BYTES = 512, /* around data */
+    PENDING_BYTES = 64,         /* a publish that waits for Redis' answer */
+    REQUEST_BYTES = 32768,      /* libmicrohttpd's memory for one connection */
+    MAILBOX_SLOT_BYTES = 8,
+    BROKER_CONNECTIONS = 3
+};
+
+/* Saturating: a sum of absurd bounds must read as absurd, not wrap to something small. */
+static uint64_t times(uint64_t a, uint64_t b)
+{
+    uint64_t product;
+    return __builtin_mul_overflow(a, b, &product) ? UINT64_MAX : product;
+}
+
+static uint64_t plus(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
+static void print_bytes(struct buf *out, uint64_t bytes)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    while (value >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+        value /= 1024;
+        unit++;
+    }
+    buf_printf(out, "%8.1f %-3s", value, units[unit]);
+}
+
+struct sum {
+    struct buf *out;
+    uint64_t total;
+};
+
+/* One line: what, how much, and the formula that follows as format. */
+__attribute__((format(printf, 4, 5))) static void line(struct sum *sum, const char *what,
+                                                       uint64_t bytes, const char *format, ...)
+{
+    char formula[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(formula, sizeof(formula), format, args);
+    va_end(args);
+    buf_printf(sum->out, "%-22s ", what);
+    print_bytes(sum->out, bytes);
+    buf_printf(sum->out, "  %s\n", formula);
+    sum->total = plus(sum->total, bytes);
+}
+
+static uint32_t longest_data(const struct conf *conf)
+{
+    uint32_t longest = 0;
+    for (uint32_t i = 0; i < conf->type_count; i++) {
+        if (conf->types[i].max_bytes > longest)
+            longest = conf->types[i].max_bytes;
+    }
+    return longest;
+}
+
+static void viewers(struct sum *sum, const struct conf *conf, uint64_t connections)
+{
+    uint64_t workers = conf->server.workers;
+    uint64_t frame = longest_data(conf) + FRAME_OVERHEAD_BYTES;
+    line(sum, "viewers", times(connections, VIEWER_BYTES), "%" PRIu64 " connections x %d B",
+         connections, VIEWER_BYTES);
+    line(sum, "private queues", times(connections, conf->limits.private_bytes),
+         "connections x limits.private_bytes");
+    line(sum, "unsent rests of frames", times(connections, frame),
+         "connections x (largest max_bytes + %d B)", FRAME_OVERHEAD_BYTES);
+    line(sum, "handshakes", times(connections, conf->limits.head_bytes),
+         "connections x limits.head_bytes");
+    line(sum, "open messages",
+         times(times(workers, conf->limits.open_messages),
+               plus(conf->limits.message_bytes, OPEN_MESSAGE_BYTES)),
+         "%" PRIu64 " workers x limits.open_messages x (limits.message_bytes + %d B)", workers,
+         OPEN_MESSAGE_BYTES);
+}
+
+static void rooms(struct sum *sum, const struct conf *conf)
+{
+    uint64_t workers = conf->server.workers;
+    line(sum, "rooms", times(times(workers, conf->limits.rooms), ROOM_BYTES),
+         "%" PRIu64 " workers x limits.rooms x %d B", workers, ROOM_BYTES);
+    line(sum, "frame logs", times(workers, conf->limits.log_bytes),
+         "%" PRIu64 " workers x limits.log_bytes", workers);
+    line(sum, "mailboxes",
+         times(times(workers, times(LANE_COUNT, conf->limits.mailbox)),
+               conf->broker.message_bytes + MAILBOX_SLOT_BYTES),
+         "%" PRIu64 " workers x %d lanes x limits.mailbox x broker.message_bytes", workers,
+         LANE_COUNT);
+}
+
+static void broker(struct sum *sum, const struct conf *conf)
+{
+    struct broker_url url = {.scheme = BROKER_SCHEME_MEMORY};
+    const char *why;
+    (void)broker_url_parse(conf->broker.url, &url, &why);
+    if (url.scheme == BROKER_SCHEME_MEMORY) {
+        line(sum, "broker",
+             times(conf->broker.pending, conf->broker.message_bytes + FRAME_OVERHEAD_BYTES),
+             "broker.pending x broker.message_bytes");
+        return;
+    }
+    line(sum, "broker output", times(BROKER_CONNECTIONS, conf->broker.output_bytes),
+         "%d connections x broker.output_bytes", BROKER_CONNECTIONS);
+    line(sum, "broker input", times(BROKER_CONNECTIONS, conf->broker.message_bytes),
+         "%d connections x broker.message_bytes", BROKER_CONNECTIONS);
+    line(sum, "publishes that wait", times(conf->broker.pending, PENDING_BYTES),
+         "broker.pending x %d B", PENDING_BYTES);
+}
+
+void conf_print_memory(const struct conf *conf, uint32_t connections, struct buf *out)
+{
+    struct sum sum = {.out = out};
+    BUF_LIT(out, "worst-case memory, if every bound were reached at once:\n");
+    viewers(&sum, conf, connections);
+    rooms(&sum, conf);
+    broker(&sum, conf);
+    if (conf->admin.listen[0] != '\0')
+        line(&sum, "admin requests",
+             times(conf->limits.admin_requests, conf->broker.message_bytes + REQUEST_BYTES),
+             "limits.admin_requests x (broker.message_bytes + %d B)", REQUEST_BYTES);
+    buf_printf(out, "%-22s ", "sum");
+    print_bytes(out, sum.total);
+    BUF_LIT(out, "  without the kernel's socket buffers (net.ipv4.tcp_mem bounds those)\n");
+}

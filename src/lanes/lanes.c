@@ -1,0 +1,165 @@
+#include "halley/lanes.h"
+
+#include <string.h>
+
+/* Far enough in the past that any interval (at most minutes) has passed. */
+static const uint32_t LONG_AGO_MS = 3600000;
+
+void halley_lanes_init(struct halley_lanes *lanes, uint32_t now_ms)
+{
+    memset(lanes, 0, sizeof(*lanes));
+    for (int lane = 0; lane < HALLEY_LANES; lane++)
+        lanes->flushed_ms[lane] = now_ms - LONG_AGO_MS;
+}
+
+void halley_lanes_fini(struct halley_lanes *lanes)
+{
+    for (int lane = 0; lane < HALLEY_LANES; lane++) {
+        halley_framelog_destroy(lanes->log[lane]);
+        lanes->log[lane] = NULL;
+    }
+}
+
+int halley_lanes_append(struct halley_lanes *lanes, const struct halley_lane_policy *policy,
+                        int lane, uint32_t now_ms, uint16_t type,
+                        const struct halley_frame frames[HALLEY_ENCODINGS])
+{
+    if (!lanes->log[lane]) {
+        lanes->log[lane] = halley_framelog_create(lanes->next[lane]);
+        if (!lanes->log[lane])
+            return HALLEY_FRAMELOG_ERR_NO_MEMORY;
+    }
+    int error = halley_framelog_append(lanes->log[lane], &policy->bounds, now_ms, type, frames);
+    if (error)
+        return error;
+    lanes->next[lane] = halley_framelog_head(lanes->log[lane]);
+    lanes->pending |= (uint8_t)(1u << lane);
+    return HALLEY_FRAMELOG_OK;
+}
+
+int halley_lanes_due_ms(const struct halley_lanes *lanes,
+                        const struct halley_lane_policy policies[HALLEY_LANES], uint32_t now_ms)
+{
+    int due = -1;
+    for (int lane = 0; lane < HALLEY_LANES; lane++) {
+        if (!(lanes->pending & (1u << lane)))
+            continue;
+        uint32_t passed = now_ms - lanes->flushed_ms[lane];
+        int left =
+            passed >= policies[lane].interval_ms ? 0 : (int)(policies[lane].interval_ms - passed);
+        if (due < 0 || left < due)
+            due = left;
+    }
+    return due;
+}
+
+unsigned halley_lanes_flush_begin(struct halley_lanes *lanes, uint32_t now_ms)
+{
+    unsigned began = lanes->pending;
+    for (int lane = 0; lane < HALLEY_LANES; lane++) {
+        if (began & (1u << lane))
+            lanes->flushed_ms[lane] = now_ms;
+    }
+    lanes->pending = 0;
+    return began;
+}
+
+bool halley_lanes_expire(struct halley_lanes *lanes,
+                         const struct halley_lane_policy policies[HALLEY_LANES], uint32_t now_ms)
+{
+    bool left = false;
+    for (int lane = 0; lane < HALLEY_LANES; lane++) {
+        struct halley_framelog *log = lanes->log[lane];
+        if (!log)
+            continue;
+        halley_framelog_expire(log, &policies[lane].bounds, now_ms);
+        if (halley_framelog_tail(log) == halley_framelog_head(log)) {
+            halley_framelog_destroy(log);
+            lanes->log[lane] = NULL;
+        } else {
+            left = true;
+        }
+    }
+    return left;
+}
+
+size_t halley_lanes_memory(const struct halley_lanes *lanes)
+{
+    size_t sum = 0;
+    for (int lane = 0; lane < HALLEY_LANES; lane++)
+        sum += lanes->log[lane] ? halley_framelog_memory(lanes->log[lane]) : 0;
+    return sum;
+}
+
+bool halley_lanes_lost(const struct halley_lanes *lanes, int lane, uint32_t cursor)
+{
+    const struct halley_framelog *log = lanes->log[lane];
+    if (!log)
+        return cursor != lanes->next[lane];
+    return (int32_t)(cursor - halley_framelog_tail(log)) < 0;
+}
+
+uint32_t halley_lanes_catch_up(const struct halley_lanes *lanes,
+                               const struct halley_lane_policy *policy, int lane, int encoding,
+                               uint32_t now_ms, uint32_t *cursor)
+{
+    if (!halley_lanes_lost(lanes, lane, *cursor))
+        return 0;
+    const struct halley_framelog *log = lanes->log[lane];
+    uint32_t resume =
+        log ? halley_framelog_resume(log, &policy->bounds, encoding, now_ms) : lanes->next[lane];
+    uint32_t skipped = resume - *cursor;
+    *cursor = resume;
+    return skipped;
+}
+
+bool halley_plan_add(struct halley_plan *plan, const struct halley_lanes *lanes, int lane,
+                     int encoding, uint32_t *cursor)
+{
+    const struct halley_framelog *log = lanes->log[lane];
+    if (!log || *cursor == lanes->next[lane])
+        return true;
+    if (plan->segment_count == HALLEY_PLAN_SEGMENTS)
+        return false;
+    int runs = halley_framelog_range(log, encoding, *cursor, &plan->iov[plan->iov_count]);
+    if (runs == 0) { /* nothing in this encoding: frames from before it was kept */
+        *cursor = lanes->next[lane];
+        return true;
+    }
+    size_t bytes = halley_framelog_pending(log, encoding, *cursor);
+    plan->segments[plan->segment_count++] =
+        (struct halley_segment){.log = log, .cursor = cursor, .encoding = encoding, .bytes = bytes};
+    plan->iov_count += runs;
+    plan->bytes += bytes;
+    return true;
+}
+
+uint32_t halley_plan_settle(struct halley_plan *plan, size_t sent, struct iovec rest[2],
+                            int *rest_count)
+{
+    uint32_t frames = 0;
+    *rest_count = 0;
+    for (int i = 0; i < plan->segment_count && sent > 0; i++) {
+        struct halley_segment *segment = &plan->segments[i];
+        if (sent >= segment->bytes) {
+            uint32_t head = halley_framelog_head(segment->log);
+            frames += head - *segment->cursor;
+            *segment->cursor = head;
+            sent -= segment->bytes;
+            continue;
+        }
+        size_t into;
+        uint32_t number =
+            halley_framelog_locate(segment->log, segment->encoding, *segment->cursor, sent, &into);
+        frames += number - *segment->cursor;
+        *segment->cursor = number;
+        if (into > 0) {
+            *rest_count =
+                halley_framelog_frame(segment->log, segment->encoding, number, into, rest);
+            (*segment->cursor)++;
+            frames++;
+        }
+        break;
+    }
+    return frames;
+}

@@ -1,0 +1,234 @@
+/* metrics.h: every counter and gauge, once, in tables.
+ *
+ * A worker writes its own block without locks or shared cache lines; the main thread reads them
+ * with relaxed loads and adds them up. docs/metrics.md is made from the tables.
+ *
+ * Path:      worker, node -> [metrics] -> admin (/metrics).
+ * Threads:   a block has one writer; any thread may read.
+ * Limits:    fixed size.
+ */
+#pragma once
+
+#include "base/bytes.h"
+#include "protocol/intent.h"
+
+#include <stdatomic.h>
+
+/* Close reasons: X(name, close code, log level, label, text). Code 0: no close frame is sent. */
+#define CLOSE_REASONS(X)                                                                           \
+    X(CLOSE_CLIENT, 1000, DEBUG, "client", "closed by the viewer")                                 \
+    X(CLOSE_RESET, 0, DEBUG, "reset", "connection reset or ended without a close frame")           \
+    X(CLOSE_WRITE_ERROR, 0, DEBUG, "write_error", "write failed")                                  \
+    X(CLOSE_PROTOCOL, 1002, INFO, "protocol", "WebSocket protocol error")                          \
+    X(CLOSE_BINARY, 1003, INFO, "binary", "binary message")                                        \
+    X(CLOSE_NOT_UTF8, 1007, INFO, "not_utf8", "text is not UTF-8")                                 \
+    X(CLOSE_POLICY, 1008, INFO, "policy", "too many bad messages")                                 \
+    X(CLOSE_TOO_BIG, 1009, INFO, "too_big", "message longer than limits.message_bytes")            \
+    X(CLOSE_INTERNAL, 1011, ERROR, "internal", "out of memory or an internal error")               \
+    X(CLOSE_DRAIN, 1012, DEBUG, "drain", "this node stops; come back")                             \
+    X(CLOSE_TRY_LATER, 1013, WARN, "try_later", "a limit of the node is reached")                  \
+    X(CLOSE_TOO_SLOW, 4008, INFO, "too_slow", "the viewer did not read fast enough")               \
+    X(CLOSE_KICKED, 4010, INFO, "kicked", "kicked by an operator or backend")                      \
+    X(CLOSE_HEARTBEAT, 4011, DEBUG, "heartbeat", "no sign of life")                                \
+    X(CLOSE_FRAME_TIMEOUT, 1008, INFO, "frame_timeout", "a message stayed unfinished")             \
+    X(CLOSE_NO_CONNECT, 1008, DEBUG, "no_connect", "no Socket.IO CONNECT within 45 s")             \
+    X(CLOSE_REFUSED, 0, DEBUG, "refused", "handshake refused")                                     \
+    X(CLOSE_HEAD_TIMEOUT, 0, DEBUG, "head_timeout", "handshake not finished in time")
+
+enum close_reason {
+#define X(name, code, level, label, text) name,
+    CLOSE_REASONS(X)
+#undef X
+        CLOSE_REASON_COUNT
+};
+
+/* Handshake results: X(name, HTTP status, label). */
+#define HANDSHAKE_RESULTS(X)                                                                       \
+    X(HANDSHAKE_OK, 101, "ok")                                                                     \
+    X(HANDSHAKE_MALFORMED, 400, "malformed")                                                       \
+    X(HANDSHAKE_NOT_FOUND, 404, "not_found")                                                       \
+    X(HANDSHAKE_METHOD, 405, "method")                                                             \
+    X(HANDSHAKE_NO_UPGRADE, 426, "no_upgrade")                                                     \
+    X(HANDSHAKE_TOO_LARGE, 431, "too_large")                                                       \
+    X(HANDSHAKE_FULL, 503, "full")                                                                 \
+    X(HANDSHAKE_DRAINING, 503, "draining")                                                         \
+    X(HANDSHAKE_HEALTH, 200, "health")                                                             \
+    X(HANDSHAKE_TIMEOUT, 0, "timeout")                                                             \
+    X(HANDSHAKE_GONE, 0, "gone")
+
+enum handshake_result {
+#define X(name, status, label) name,
+    HANDSHAKE_RESULTS(X)
+#undef X
+        HANDSHAKE_RESULT_COUNT
+};
+
+/* Why messages did not reach a viewer or a worker: X(name, label, text). Each is counted per lane.
+ */
+#define DROP_REASONS(X)                                                                            \
+    X(DROP_SKIPPED, "skipped", "frames that lagging viewers skipped")                              \
+    X(DROP_MAILBOX, "mailbox", "the mailbox of a worker was full (limits.mailbox)")                \
+    X(DROP_TOO_LARGE, "too_large",                                                                 \
+      "a frame longer than its lane's bytes, or data over its type's max_bytes")                   \
+    X(DROP_NO_MEMORY, "no_memory", "no memory for the frame log")                                  \
+    X(DROP_LOG_BYTES, "log_bytes", "trimmed because limits.log_bytes was reached")
+
+enum drop_reason {
+#define X(name, label, text) name,
+    DROP_REASONS(X)
+#undef X
+        DROP_REASON_COUNT
+};
+
+/* Plain per-worker values: X(name, kind, metric, labels, help). Several rows of one metric follow
+ * each other. */
+#define WORKER_VALUES(X)                                                                           \
+    X(viewers_native, GAUGE, "halley_viewers", "protocol=\"native\"", "Viewers connected.")        \
+    X(viewers_engineio3, GAUGE, "halley_viewers", "protocol=\"engineio3\"", "")                    \
+    X(viewers_engineio4, GAUGE, "halley_viewers", "protocol=\"engineio4\"", "")                    \
+    X(viewers_echo, GAUGE, "halley_viewers", "protocol=\"echo\"", "")                              \
+    X(handshaking, GAUGE, "halley_handshaking", "",                                                \
+      "Connections whose handshake is not finished.")                                              \
+    X(viewers_blocked, GAUGE, "halley_viewers_blocked", "",                                        \
+      "Viewers whose socket takes no more bytes now.")                                             \
+    X(rooms, GAUGE, "halley_worker_rooms", "", "Rooms with viewers, added up over workers.")       \
+    X(memberships, GAUGE, "halley_memberships", "", "Viewer-in-room pairs.")                       \
+    X(accepted, COUNTER, "halley_accepted_total", "", "TCP connections accepted.")                 \
+    X(accept_errors, COUNTER, "halley_accept_errors_total", "",                                    \
+      "accept() failures, the file limit among them.")                                             \
+    X(messages_in, COUNTER, "halley_viewer_messages_total", "", "Messages from viewers.")          \
+    X(bytes_in, COUNTER, "halley_bytes_total", "direction=\"in\"",                                 \
+      "Bytes read from and written to viewers.")                                                   \
+    X(bytes_out, COUNTER, "halley_bytes_total", "direction=\"out\"", "")                           \
+    X(delivered, COUNTER, "halley_delivered_total", "", "Room message frames written to viewers.") \
+    X(writes, COUNTER, "halley_writes_total", "", "send calls that took bytes.")                   \
+    X(write_frames, COUNTER, "halley_write_frames_total", "",                                      \
+      "Frames in these, replies and heartbeats too; divided by writes: frames per write.")         \
+    X(writes_partial, COUNTER, "halley_writes_partial_total", "",                                  \
+      "Writes that the socket did not take whole.")                                                \
+    X(appended, COUNTER, "halley_appended_total", "",                                              \
+      "Messages put into frame logs, added up over workers.")                                      \
+    X(rate_limited, COUNTER, "halley_rate_limited_total", "",                                      \
+      "Viewer messages refused by a rate limit.")                                                  \
+    X(bad_messages, COUNTER, "halley_bad_messages_total", "",                                      \
+      "Viewer messages that were refused as malformed.")                                           \
+    X(pings_out, COUNTER, "halley_heartbeats_total", "direction=\"out\"",                          \
+      "Heartbeat pings sent and received.")                                                        \
+    X(pings_in, COUNTER, "halley_heartbeats_total", "direction=\"in\"", "")                        \
+    X(memory_viewers, GAUGE, "halley_memory_bytes", "kind=\"viewers\"", "Memory by kind.")         \
+    X(memory_rooms, GAUGE, "halley_memory_bytes", "kind=\"rooms\"", "")                            \
+    X(memory_logs, GAUGE, "halley_memory_bytes", "kind=\"logs\"", "")                              \
+    X(memory_codec, GAUGE, "halley_memory_bytes", "kind=\"codec\"", "")                            \
+    X(memory_queues, GAUGE, "halley_memory_bytes", "kind=\"queues\"", "")                          \
+    X(loop_turns, COUNTER, "halley_loop_turns_total", "", "Turns of the workers' loops.")
+
+/* Histogram bounds in microseconds; the last bucket is +Inf. */
+enum { HISTOGRAM_BUCKETS = 12 };
+extern const uint32_t histogram_bounds_us[HISTOGRAM_BUCKETS - 1];
+
+struct histogram {
+    _Atomic uint64_t buckets[HISTOGRAM_BUCKETS];
+    _Atomic uint64_t sum_us;
+};
+
+struct worker_metrics {
+#define X(name, kind, metric, labels, help) _Atomic uint64_t name;
+    WORKER_VALUES(X)
+#undef X
+    _Atomic uint64_t closes[CLOSE_REASON_COUNT];
+    _Atomic uint64_t handshakes[HANDSHAKE_RESULT_COUNT];
+    _Atomic uint64_t drops[DROP_REASON_COUNT][LANE_COUNT];
+    _Atomic uint64_t errors[ERROR_CODE_COUNT]; /* error answers to viewers */
+    struct histogram flush;                    /* time of one flush slice */
+    struct histogram loop_lag;                 /* how late a 100 ms tick came */
+};
+
+/* What the main thread counts: X(name, kind, metric, labels, help). */
+#define NODE_VALUES(X)                                                                             \
+    X(rooms, GAUGE, "halley_rooms", "",                                                            \
+      "Rooms that this node is subscribed to, lingering ones too.")                                \
+    X(published_http, COUNTER, "halley_published_total", "source=\"http\"",                        \
+      "Messages published through this node.")                                                     \
+    X(published_viewer, COUNTER, "halley_published_total", "source=\"viewer\"", "")                \
+    X(publish_refused, COUNTER, "halley_publish_refused_total", "",                                \
+      "Publishes answered with unavailable.")                                                      \
+    X(payload_bad, COUNTER, "halley_payloads_dropped_total", "reason=\"malformed\"",               \
+      "Broker payloads that were dropped.")                                                        \
+    X(payload_too_large, COUNTER, "halley_payloads_dropped_total", "reason=\"too_large\"", "")     \
+    X(payload_no_room, COUNTER, "halley_payloads_dropped_total", "reason=\"no_viewers\"", "")      \
+    X(dispatched, COUNTER, "halley_dispatched_total", "",                                          \
+      "Messages handed to workers, counted once per worker.")                                      \
+    X(gaps, COUNTER, "halley_gaps_total", "",                                                      \
+      "Rooms and lanes told that they may have missed something.")                                 \
+    X(admin_refused, COUNTER, "halley_admin_refused_total", "",                                    \
+      "Admin requests answered 503 because of limits.admin_requests.")                             \
+    X(reloads, COUNTER, "halley_reloads_total", "result=\"ok\"", "Reloads of the conf file.")      \
+    X(reloads_failed, COUNTER, "halley_reloads_total", "result=\"failed\"", "")                    \
+    X(workers, GAUGE, "halley_workers", "", "Worker threads.")                                     \
+    X(connections_limit, GAUGE, "halley_connections_limit", "",                                    \
+      "limits.connections as it came out.")                                                        \
+    X(broker_ready, GAUGE, "halley_broker_ready", "",                                              \
+      "1 while the broker is connected and all subscriptions stand.")                              \
+    X(broker_reconnects, COUNTER, "halley_broker_reconnects_total", "",                            \
+      "Connections to the broker that were made again.")                                           \
+    X(broker_received, COUNTER, "halley_broker_received_total", "",                                \
+      "Payloads received from the broker.")                                                        \
+    X(broker_received_bytes, COUNTER, "halley_broker_received_bytes_total", "", "Their bytes.")    \
+    X(broker_published, COUNTER, "halley_broker_published_total", "",                              \
+      "Publishes that the broker confirmed.")                                                      \
+    X(broker_publish_failed, COUNTER, "halley_broker_publish_failed_total", "",                    \
+      "Publishes that failed.")                                                                    \
+    X(broker_subscriptions, GAUGE, "halley_broker_subscriptions", "", "Rooms subscribed.")         \
+    X(broker_pending, GAUGE, "halley_broker_pending", "", "Publishes that wait for an answer.")    \
+    X(broker_lag_ms, GAUGE, "halley_broker_lag_milliseconds", "", "Age of the oldest of them.")    \
+    X(broker_protocol_errors, COUNTER, "halley_broker_protocol_errors_total", "",                  \
+      "Replies that could not be read.")
+
+struct node_metrics {
+#define X(name, kind, metric, labels, help) _Atomic uint64_t name;
+    NODE_VALUES(X)
+#undef X
+    struct histogram loop_lag; /* of the main thread */
+    /* Messages received from the broker, by lane: halley_messages_total{lane=}. */
+    _Atomic uint64_t by_lane[LANE_COUNT];
+};
+
+/* One writer per block: no read-modify-write instruction is needed. */
+static inline void metric_add(_Atomic uint64_t *value, uint64_t n)
+{
+    atomic_store_explicit(value, atomic_load_explicit(value, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
+static inline void metric_sub(_Atomic uint64_t *value, uint64_t n)
+{
+    atomic_store_explicit(value, atomic_load_explicit(value, memory_order_relaxed) - n,
+                          memory_order_relaxed);
+}
+
+static inline void metric_set(_Atomic uint64_t *value, uint64_t n)
+{
+    atomic_store_explicit(value, n, memory_order_relaxed);
+}
+
+static inline uint64_t metric_get(const _Atomic uint64_t *value)
+{
+    return atomic_load_explicit(value, memory_order_relaxed);
+}
+
+void histogram_add(struct histogram *histogram, uint64_t us);
+
+/* The facts of a close reason. */
+uint16_t close_reason_code(enum close_reason reason);
+const char *close_reason_label(enum close_reason reason);
+const char *close_reason_text(enum close_reason reason);
+int close_reason_level(enum close_reason reason); /* enum log_level */
+
+/* Appends everything in Prometheus text format 0.0.4: workers added up (and
+ * halley_worker_viewers{worker="n"} for skew), process memory and CPU (halley_process_…) read from
+ * /proc. */
+void metrics_print(struct buf *out, const struct node_metrics *node,
+                   struct worker_metrics *const *workers, size_t count);
+
+/* docs/metrics.md, from the tables. */
+void metrics_print_docs(struct buf *out);

@@ -1,0 +1,182 @@
+#include "protocol/answer.h"
+
+#include "ws/frame.h"
+
+const char *error_code_name(enum error_code code)
+{
+    static const char *const names[ERROR_CODE_COUNT] = {
+        [ERROR_BAD_MESSAGE] = "bad-message",   [ERROR_BAD_NAME] = "bad-name",
+        [ERROR_TOO_LARGE] = "too-large",       [ERROR_NOT_IN_ROOM] = "not-in-room",
+        [ERROR_FORBIDDEN] = "forbidden",       [ERROR_UNKNOWN_TYPE] = "unknown-type",
+        [ERROR_RATE_LIMITED] = "rate-limited", [ERROR_TOO_MANY_ROOMS] = "too-many-rooms",
+        [ERROR_UNAVAILABLE] = "unavailable",   [ERROR_DUPLICATE] = "duplicate",
+    };
+    return names[code];
+}
+
+static void write_room(struct buf *out, struct bytes room)
+{
+    if (room.len == 0)
+        return;
+    BUF_LIT(out, ",\"room\":");
+    json_quote(out, room);
+}
+
+static void write_ref(struct buf *out, struct intent_ref ref)
+{
+    if (!ref.present)
+        return;
+    BUF_LIT(out, ",\"ref\":");
+    buf_uint(out, ref.value);
+}
+
+static void write_online(struct buf *out, const struct reply *reply)
+{
+    if (!reply->online_known)
+        return;
+    BUF_LIT(out, ",\"online\":");
+    buf_uint(out, reply->online);
+}
+
+static void write_retry(struct buf *out, uint32_t retry_after_ms)
+{
+    if (retry_after_ms == 0)
+        return;
+    BUF_LIT(out, ",\"retry_after_ms\":");
+    buf_uint(out, retry_after_ms);
+}
+
+static void write_error(struct buf *out, const struct reply *reply)
+{
+    write_room(out, reply->room);
+    BUF_LIT(out, ",\"code\":\"");
+    buf_text(out, error_code_name(reply->error_code));
+    BUF_LIT(out, "\",\"message\":");
+    json_quote(out, bytes_str(reply->text));
+    write_retry(out, reply->retry_after_ms);
+}
+
+static void write_pong(struct buf *out, const struct reply *reply)
+{
+    BUF_LIT(out, ",\"time_ms\":");
+    buf_uint(out, reply->time_ms);
+    if (reply->online_known && reply->room.len > 0) {
+        BUF_LIT(out, ",\"online\":{");
+        json_quote(out, reply->room);
+        BUF_LIT(out, ":");
+        buf_uint(out, reply->online);
+        BUF_LIT(out, "}");
+    }
+    if (reply->interval_ms > 0) {
+        BUF_LIT(out, ",\"heartbeat\":{\"interval_ms\":");
+        buf_uint(out, reply->interval_ms);
+        BUF_LIT(out, "}");
+    }
+}
+
+void answer_reply(struct buf *out, const struct reply *reply)
+{
+    switch (reply->kind) {
+    case REPLY_JOINED:
+        BUF_LIT(out, "{\"op\":\"joined\"");
+        write_room(out, reply->room);
+        write_ref(out, reply->ref);
+        write_online(out, reply);
+        break;
+    case REPLY_ACK:
+        BUF_LIT(out, "{\"op\":\"ack\"");
+        write_ref(out, reply->ref);
+        break;
+    case REPLY_ERROR:
+        BUF_LIT(out, "{\"op\":\"error\"");
+        write_ref(out, reply->ref);
+        write_error(out, reply);
+        break;
+    case REPLY_PONG:
+        BUF_LIT(out, "{\"op\":\"pong\"");
+        write_ref(out, reply->ref);
+        write_pong(out, reply);
+        break;
+    }
+    BUF_LIT(out, "}");
+}
+
+void answer_acknowledgement(struct buf *out, const struct reply *reply)
+{
+    if (reply->kind == REPLY_ERROR) {
+        BUF_LIT(out, "{\"ok\":false");
+        write_error(out, reply);
+    } else {
+        BUF_LIT(out, "{\"ok\":true");
+        if (reply->kind == REPLY_JOINED) {
+            write_room(out, reply->room);
+            write_online(out, reply);
+        } else if (reply->kind == REPLY_PONG) {
+            write_pong(out, reply);
+        }
+    }
+    BUF_LIT(out, "}");
+}
+
+static void write_lane(struct buf *out, enum lane lane)
+{
+    BUF_LIT(out, ",\"lane\":\"");
+    buf_text(out, lane_name(lane));
+    BUF_LIT(out, "\"");
+}
+
+void answer_notice(struct buf *out, const struct notice *notice)
+{
+    switch (notice->kind) {
+    case NOTICE_SKIPPED:
+        BUF_LIT(out, "{\"op\":\"skipped\"");
+        write_room(out, notice->room);
+        write_lane(out, notice->lane);
+        BUF_LIT(out, ",\"count\":");
+        buf_uint(out, notice->count);
+        break;
+    case NOTICE_GAP:
+        BUF_LIT(out, "{\"op\":\"gap\"");
+        write_room(out, notice->room);
+        write_lane(out, notice->lane);
+        break;
+    case NOTICE_GOODBYE:
+        BUF_LIT(out, "{\"op\":\"goodbye\",\"reason\":");
+        json_quote(out, bytes_str(notice->reason));
+        write_retry(out, notice->retry_after_ms);
+        break;
+    }
+    BUF_LIT(out, "}");
+}
+
+struct notice answer_gap(const struct message *message)
+{
+    return (struct notice){
+        .kind = NOTICE_GAP,
+        .room = message->room,
+        .lane = message->lane,
+    };
+}
+
+void answer_end_frame(struct buf *out, size_t mark)
+{
+    ws_frame_end(out, mark, WS_TEXT);
+    if (out->failed)
+        out->len = mark;
+}
+
+void pieces_append_frame(struct buf *out, const struct pieces *pieces)
+{
+    unsigned char head[WS_HEAD_MAX];
+    size_t head_len = ws_frame_head(head, WS_TEXT, pieces->len);
+    if (!buf_reserve(out, head_len + pieces->len))
+        return;
+    char *at = out->data + out->len;
+    memcpy(at, head, head_len);
+    at += head_len;
+    for (size_t i = 0; i < pieces->count; i++) {
+        memcpy(at, pieces->list[i].data, pieces->list[i].len);
+        at += pieces->list[i].len;
+    }
+    out->len += head_len + pieces->len;
+}
