@@ -1,0 +1,348 @@
+#include "node/internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <stdlib.h>
+
+static struct held *held_find(const struct node *node, struct bytes name)
+{
+    uint32_t hash = map_hash(name.data, name.len);
+    for (struct map_node *at = map_chain(&node->rooms, hash); at; at = at->next) {
+        struct held *held = CONTAINER_OF(at, struct held, node);
+        if (at->hash == hash && bytes_equal(bytes_of(held->name, held->name_len), name))
+            return held;
+    }
+    return NULL;
+}
+
+static void held_destroy(struct node *node, struct held *held)
+{
+    list_remove(&held->linger);
+    map_remove(&node->rooms, &held->node);
+    metric_set(&node->metrics.rooms, node->rooms.count);
+    free(held);
+}
+
+static struct held *held_create(struct node *node, struct bytes name)
+{
+    if (node->rooms.count >= node->conf->limits.rooms) {
+        log_limited(LOG_LEVEL_WARN, "room refused: limits.rooms is reached",
+                    LOG_BYTES("room", name), LOG_UINT("limits.rooms", node->conf->limits.rooms));
+        return NULL;
+    }
+    struct held *held = calloc(1, sizeof(*held) + name.len);
+    if (!held)
+        return NULL;
+    memcpy(held->name, name.data, name.len);
+    held->name_len = (uint8_t)name.len;
+    list_init(&held->linger);
+    if (map_add(&node->rooms, &held->node, map_hash(name.data, name.len)) != 0) {
+        free(held);
+        return NULL;
+    }
+    if (broker_subscribe(node->broker, name) != 0) {
+        held_destroy(node, held);
+        return NULL;
+    }
+    metric_set(&node->metrics.rooms, node->rooms.count);
+    return held;
+}
+
+static void tell_room(struct node *node, uint32_t worker, enum command_kind kind, struct bytes room)
+{
+    struct command *command = command_create(kind, room, (struct bytes){0});
+    if (command)
+        worker_post(node->workers[worker], command);
+    else
+        log_error("out of memory: joins of a room stay unanswered", LOG_BYTES("room", room));
+}
+
+void dispatch_hold(struct node *node, const struct command *command)
+{
+    struct bytes name = command_room(command);
+    struct held *held = held_find(node, name);
+    if (!held)
+        held = held_create(node, name);
+    if (!held) {
+        tell_room(node, command->worker, COMMAND_ROOM_REFUSED, name);
+        return;
+    }
+    list_remove(&held->linger);
+    held->holders |= 1ull << command->worker;
+    if (held->live)
+        tell_room(node, command->worker, COMMAND_ROOM_LIVE, name);
+}
+
+void dispatch_release(struct node *node, const struct command *command)
+{
+    struct held *held = held_find(node, command_room(command));
+    if (!held)
+        return; /* it was refused */
+    held->holders &= ~(1ull << command->worker);
+    if (held->holders != 0)
+        return;
+    held->left_at_ms = uv_now(&node->loop);
+    list_remove(&held->linger);
+    list_append(&node->lingering, &held->linger); /* in order of time: one linger for all */
+}
+
+void dispatch_expire(struct node *node)
+{
+    uint64_t now = uv_now(&node->loop);
+    while (!list_empty(&node->lingering)) {
+        struct held *held = CONTAINER_OF(node->lingering.next, struct held, linger);
+        if (now - held->left_at_ms < node->conf->broker.linger_ms)
+            return;
+        broker_unsubscribe(node->broker, bytes_of(held->name, held->name_len));
+        held_destroy(node, held);
+    }
+}
+
+/* Hands one message to the workers whose bits are set; the caller keeps its reference. */
+static void deliver(struct node *node, uint64_t workers, struct message *message)
+{
+    for (uint32_t i = 0; i < node->worker_count; i++) {
+        if (!(workers & 1ull << i))
+            continue;
+        if (worker_deliver(node->workers[i], message)) {
+            node->woken |= 1ull << i;
+            metric_add(&node->metrics.dispatched, 1);
+        } else { /* this one counter of the worker's block is written by the main thread alone */
+            metric_add(&worker_metrics(node->workers[i])->drops[DROP_MAILBOX][message->lane], 1);
+        }
+    }
+}
+
+static uint64_t all_workers(const struct node *node)
+{
+    return node->worker_count == 64 ? UINT64_MAX : (1ull << node->worker_count) - 1;
+}
+
+static struct bytes shown_room(struct bytes room)
+{
+    return room.len > 0 ? room : BYTES_LIT("(all)");
+}
+
+/* Parses and judges one payload. Returns a message with its lane, or NULL when it was dropped (and counted). */
+static struct message *judge(struct node *node, struct bytes room, struct bytes payload)
+{
+    struct message_scratch scratch;
+    struct message_parts parts;
+    if (payload.len > node->conf->broker.message_bytes) {
+        metric_add(&node->metrics.payload_too_large, 1);
+        log_limited(LOG_LEVEL_WARN, "payload dropped: longer than broker.message_bytes",
+                    LOG_BYTES("room", shown_room(room)), LOG_UINT("bytes", payload.len),
+                    LOG_UINT("allowed", node->conf->broker.message_bytes));
+        return NULL;
+    }
+    int error = envelope_parse(payload, (int)node->conf->limits.json_depth, &scratch, &parts);
+    if (error != ENVELOPE_OK) {
+        metric_add(&node->metrics.payload_bad, 1);
+        log_limited(
+            LOG_LEVEL_WARN, "payload dropped: malformed", LOG_BYTES("room", shown_room(room)),
+            LOG_STR("why", envelope_error(error)),
+            LOG_BYTES("payload", bytes_of(payload.data, payload.len < 128 ? payload.len : 128)));
+        return NULL;
+    }
+    uint16_t index = conf_type_find(node->conf, parts.type);
+    const struct conf_type *type = &node->conf->types[index];
+    if (parts.data.len > type->max_bytes) {
+        metric_add(&node->metrics.payload_too_large, 1);
+        log_limited(LOG_LEVEL_WARN, "payload dropped: data longer than the type's max_bytes",
+                    LOG_BYTES("room", shown_room(room)), LOG_BYTES("type", parts.type),
+                    LOG_UINT("bytes", parts.data.len), LOG_UINT("allowed", type->max_bytes));
+        return NULL;
+    }
+    struct message *message = message_create(room.len ? MESSAGE_ROOM : MESSAGE_ALL, room, &parts);
+    if (!message) {
+        log_limited(LOG_LEVEL_ERROR, "payload dropped: out of memory",
+                    LOG_BYTES("room", shown_room(room)));
+        return NULL;
+    }
+    message->lane = type->lane;
+    message->type_index = index;
+    metric_add(&node->metrics.by_lane[type->lane], 1);
+    return message;
+}
+
+static void on_message(void *ctx, enum broker_channel channel, struct bytes room,
+                       struct bytes payload)
+{
+    struct node *node = ctx;
+    uint64_t workers = all_workers(node);
+    if (channel != BROKER_ALL) {
+        const struct held *held = held_find(node, room);
+        workers = held ? held->holders : 0;
+    }
+    if (workers == 0) {
+        metric_add(&node->metrics.payload_no_room, 1);
+        return;
+    }
+    struct message *message =
+        judge(node, channel == BROKER_ALL ? (struct bytes){0} : room, payload);
+    if (!message)
+        return;
+    deliver(node, workers, message);
+    message_unref(message);
+}
+
+static void on_subscribed(void *ctx, struct bytes room)
+{
+    struct node *node = ctx;
+    struct held *held = held_find(node, room);
+    if (!held || held->live)
+        return;
+    held->live = true;
+    for (uint32_t i = 0; i < node->worker_count; i++) {
+        if (held->holders & 1ull << i)
+            tell_room(node, i, COMMAND_ROOM_LIVE, room);
+    }
+}
+
+static void on_ready(void *ctx, bool ready)
+{
+    struct node *node = ctx;
+    if (ready == node->broker_ready)
+        return;
+    node->broker_ready = ready;
+    metric_set(&node->metrics.broker_ready, ready);
+    if (ready)
+        log_info("broker ready", LOG_UINT("rooms", node->rooms.count));
+    else
+        log_warn("broker away: viewers stay connected, publishes are refused until it is back");
+}
+
+/* A hole is told in the lane's own order, once per room and lane, to everybody there. */
+static void on_gap(void *ctx, struct bytes room, unsigned lanes)
+{
+    struct node *node = ctx;
+    const struct held *held = room.len ? held_find(node, room) : NULL;
+    uint64_t workers = room.len ? (held ? held->holders : 0) : all_workers(node);
+    for (int lane = 0; lane < LANE_COUNT && workers != 0; lane++) {
+        if (!(lanes & 1u << lane))
+            continue;
+        struct message_parts none = {0};
+        struct message *gap = message_create(MESSAGE_GAP, room, &none);
+        if (!gap)
+            continue;
+        gap->lane = (enum lane)lane;
+        metric_add(&node->metrics.gaps, 1);
+        deliver(node, workers, gap);
+        message_unref(gap);
+    }
+}
+
+static void settle_publish(struct node *node, struct publish *publish, int result)
+{
+    if (result != BROKER_OK)
+        metric_add(&node->metrics.publish_refused, 1);
+    if (publish->request) {
+        api_published(publish->request, result);
+    } else if (node->phase != PHASE_ENDING && (publish->ref.present || result != BROKER_OK)) {
+        struct command *answer =
+            command_create(COMMAND_PUBLISHED, (struct bytes){0}, (struct bytes){0});
+        if (answer) {
+            answer->slot = publish->slot;
+            answer->id = publish->id;
+            answer->ref = publish->ref;
+            answer->result = result;
+            worker_post(node->workers[publish->worker], answer);
+        }
+    }
+    free(publish);
+}
+
+static void on_published(void *ctx, uint64_t token, int result)
+{
+    settle_publish(ctx, (struct publish *)(uintptr_t)token, result);
+}
+
+static void on_pause_over(uv_timer_t *timer);
+
+/* The high lane never drops: while a worker's ring for it is nearly full the broker is not read. */
+static bool may_read(void *ctx, bool high)
+{
+    struct node *node = ctx;
+    (void)high; /* types of the high lane may come on either channel */
+    for (uint32_t i = 0; i < node->worker_count; i++) {
+        if (worker_room_left(node->workers[i], LANE_HIGH) < RING_SLACK) {
+            if (!uv_is_active((uv_handle_t *)&node->pause))
+                uv_timer_start(&node->pause, on_pause_over, PAUSE_MS, PAUSE_MS);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void on_pause_over(uv_timer_t *timer)
+{
+    struct node *node = timer->data;
+    for (uint32_t i = 0; i < node->worker_count; i++) {
+        if (worker_room_left(node->workers[i], LANE_HIGH) < RING_SLACK)
+            return;
+    }
+    uv_timer_stop(timer);
+    broker_resume(node->broker);
+}
+
+const struct broker_events node_broker_events = {.on_message = on_message,
+                                                 .on_subscribed = on_subscribed,
+                                                 .on_ready = on_ready,
+                                                 .on_gap = on_gap,
+                                                 .on_published = on_published,
+                                                 .may_read = may_read};
+
+static int start_publish(struct node *node, struct publish *publish, struct bytes room,
+                         enum lane lane, struct bytes payload)
+{
+    enum broker_channel channel = room.len == 0       ? BROKER_ALL
+                                  : lane == LANE_HIGH ? BROKER_HIGH
+                                                      : BROKER_ROOM;
+    return broker_publish(node->broker, channel, room, payload, (uint64_t)(uintptr_t)publish);
+}
+
+void dispatch_publish(struct node *node, const struct command *command)
+{
+    struct publish *publish = calloc(1, sizeof(*publish));
+    if (!publish)
+        return; /* the viewer's ref stays unanswered: there is no memory to tell it */
+    publish->worker = command->worker;
+    publish->slot = command->slot;
+    publish->id = command->id;
+    publish->ref = command->ref;
+    metric_add(&node->metrics.published_viewer, 1);
+    int error = start_publish(node, publish, command_room(command), command->lane,
+                              command_payload(command));
+    if (error)
+        settle_publish(node, publish, error);
+}
+
+int dispatch_publish_http(struct node *node, struct admin_request *request, struct bytes room,
+                          enum lane lane, struct bytes payload)
+{
+    struct publish *publish = calloc(1, sizeof(*publish));
+    if (!publish)
+        return BROKER_ERR_FULL;
+    publish->request = request;
+    metric_add(&node->metrics.published_http, 1);
+    int error = start_publish(node, publish, room, lane, payload);
+    if (error) {
+        metric_add(&node->metrics.publish_refused, 1);
+        free(publish);
+    }
+    return error;
+}
+
+void dispatch_free_rooms(struct node *node)
+{
+    for (uint32_t i = 0; node->rooms.buckets && i <= node->rooms.mask; i++) {
+        struct map_node *at = node->rooms.buckets[i];
+        while (at) {
+            struct map_node *next = at->next;
+            free(CONTAINER_OF(at, struct held, node));
+            at = next;
+        }
+    }
+    map_fini(&node->rooms);
+}

@@ -1,0 +1,318 @@
+#include "worker/internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <stdlib.h>
+
+static void answer_error(struct worker *worker, struct viewer *viewer, struct intent_ref ref,
+                         enum error_code code, const char *text, uint32_t retry_after_ms)
+{
+    struct reply reply = {.kind = REPLY_ERROR,
+                          .ref = ref,
+                          .error_code = code,
+                          .text = text,
+                          .retry_after_ms = retry_after_ms};
+    reply_send(worker, viewer, &reply);
+}
+
+static void answer_ack(struct worker *worker, struct viewer *viewer, struct intent_ref ref)
+{
+    struct reply reply = {.kind = REPLY_ACK, .ref = ref};
+    if (ref.present)
+        reply_send(worker, viewer, &reply);
+}
+
+static void join(struct worker *worker, struct viewer *viewer, struct bytes room,
+                 struct intent_ref ref)
+{
+    const struct conf *conf = worker->conf;
+    bool held = viewer->member_count >= conf->limits.rooms_per_viewer;
+    if (held) {
+        struct room *known = room_find(worker, room, map_hash(room.data, room.len));
+        held = !known || !room_member(viewer, known);
+    }
+    if (held) {
+        answer_error(worker, viewer, ref, ERROR_TOO_MANY_ROOMS,
+                     "leave a room first (limits.rooms_per_viewer)", 0);
+        return;
+    }
+    uint32_t wait = bucket_take(&viewer->join_rate, worker->now_ms, conf->limits.join_rate, 1000,
+                                conf->limits.join_burst);
+    if (wait > 0) {
+        metric_add(&worker->metrics.rate_limited, 1);
+        answer_error(worker, viewer, ref, ERROR_RATE_LIMITED,
+                     "too many joins a second (limits.join_rate)", wait);
+        return;
+    }
+    struct reply joined = {.kind = REPLY_JOINED, .ref = ref, .room = room};
+    switch (room_join(worker, viewer, room, ref)) {
+    case JOIN_LIVE:
+    case JOIN_HELD:
+        reply_send(worker, viewer, &joined);
+        break;
+    case JOIN_WAITS:
+        break; /* answered when the subscription is confirmed */
+    default:
+        answer_error(worker, viewer, ref, ERROR_UNAVAILABLE, "the node is out of memory", 1000);
+    }
+}
+
+void intents_join_query(struct worker *worker, struct viewer *viewer, struct bytes room)
+{
+    join(worker, viewer, room, (struct intent_ref){0});
+}
+
+static void leave(struct worker *worker, struct viewer *viewer, const struct intent *intent)
+{
+    struct room *room =
+        room_find(worker, intent->room, map_hash(intent->room.data, intent->room.len));
+    struct member *member = room ? room_member(viewer, room) : NULL;
+    if (!member) {
+        answer_error(worker, viewer, intent->ref, ERROR_NOT_IN_ROOM,
+                     "join the room before leaving it", 0);
+        return;
+    }
+    room_leave(worker, member);
+    answer_ack(worker, viewer, intent->ref);
+}
+
+/* Why a send is refused, or NULL. */
+static const char *judge_send(struct worker *worker, struct viewer *viewer,
+                              const struct intent *intent, enum error_code *code,
+                              const struct conf_type **type)
+{
+    uint16_t index = conf_type_find(worker->conf, intent->type);
+    *type = &worker->conf->types[index];
+    if ((*type)->route == ROUTE_NONE) {
+        *code = index == 0 ? ERROR_UNKNOWN_TYPE : ERROR_FORBIDDEN;
+        return index == 0 ? "no such message type" : "viewers may not send this type";
+    }
+    if (intent->key.len > 0) {
+        *code = ERROR_BAD_MESSAGE;
+        return "key works only for queue routes and types with history";
+    }
+    if (intent->data.kind != JSON_ABSENT && intent->data.raw.len > (*type)->max_bytes) {
+        *code = ERROR_TOO_LARGE;
+        return "data is longer than the type's max_bytes";
+    }
+    struct room *room =
+        room_find(worker, intent->room, map_hash(intent->room.data, intent->room.len));
+    const struct member *member = room && room->live ? room_member(viewer, room) : NULL;
+    if (!member) {
+        *code = ERROR_NOT_IN_ROOM;
+        return "join the room before sending to it";
+    }
+    return NULL;
+}
+
+static void send_message(struct worker *worker, struct viewer *viewer, const struct intent *intent)
+{
+    enum error_code code;
+    const struct conf_type *type;
+    const char *why = judge_send(worker, viewer, intent, &code, &type);
+    if (why) {
+        answer_error(worker, viewer, intent->ref, code, why, 0);
+        return;
+    }
+    char user[USER_NAME_MAX + 1];
+    struct message_parts parts = {
+        .type = intent->type, .from = viewer_user(worker, viewer, user), .data = intent->data.raw};
+    struct buf payload = {0};
+    envelope_append(&payload, &parts);
+    struct command *command =
+        payload.failed || mailbox_count(worker->setup.node_mailbox) > worker->conf->limits.mailbox
+            ? NULL
+            : command_create(COMMAND_PUBLISH, intent->room, buf_view(&payload));
+    buf_fini(&payload);
+    if (!command) {
+        answer_error(worker, viewer, intent->ref, ERROR_UNAVAILABLE, "the node is overloaded",
+                     1000);
+        return;
+    }
+    command->slot = viewer->slot;
+    command->id = viewer->id;
+    command->ref = intent->ref;
+    command->lane = type->lane;
+    worker_tell_node(worker, command);
+}
+
+void intents_published(struct worker *worker, const struct command *command)
+{
+    struct viewer *viewer = viewer_find(worker, command->slot, command->id);
+    if (!viewer || viewer->state != VIEWER_OPEN)
+        return;
+    if (command->result == 0)
+        answer_ack(worker, viewer, command->ref);
+    else
+        answer_error(worker, viewer, command->ref, ERROR_UNAVAILABLE,
+                     "the message broker is away; the message may not have been sent",
+                     500 + worker_random(worker) % 1000);
+}
+
+static void pace(struct worker *worker, struct viewer *viewer, const struct intent *intent)
+{
+    if (viewer->passive && !intent->passive) {
+        viewer->passive = false; /* what passed meanwhile is not made up for */
+        for (int lane = HALLEY_LANE_NORMAL; lane < HALLEY_LANES; lane++) {
+            viewer->all_cursor[lane] = worker->all.next[lane];
+            for (struct member *member = viewer->members; member; member = member->next) {
+                if (member->room->live)
+                    member->cursor[lane] = member->room->lanes.next[lane];
+            }
+        }
+    }
+    viewer->passive = intent->passive;
+    answer_ack(worker, viewer, intent->ref);
+}
+
+static void pong(struct worker *worker, struct viewer *viewer, const struct intent *intent)
+{
+    struct reply reply = {.kind = REPLY_PONG,
+                          .ref = intent->ref,
+                          .time_ms = clock_unix_ms(),
+                          .interval_ms = worker->conf->heartbeat.interval_ms};
+    metric_add(&worker->metrics.pings_in, 1);
+    reply_send(worker, viewer, &reply);
+}
+
+/* Socket.IO 3+: CONNECT came. Query rooms take effect now. */
+void intents_connected(struct worker *worker, struct viewer *viewer)
+{
+    char connection[CONNECTION_ID_LEN + 1];
+    char user[USER_NAME_MAX + 1];
+    struct opening opening;
+    welcome_opening(worker, viewer, &opening, connection, user);
+    viewer_adapter(viewer)->append_connected(&worker->reply, &opening);
+    viewer_set_state(worker, viewer, VIEWER_OPEN);
+    if (viewer_opened(worker, viewer) != 0) {
+        viewer_close(worker, viewer, CLOSE_INTERNAL);
+        return;
+    }
+    struct buf rooms = {0};
+    if (viewer->extras) {
+        rooms = viewer->extras->rooms;
+        viewer->extras->rooms = (struct buf){0};
+        extras_settle(worker, viewer);
+    }
+    for (size_t at = 0; at < rooms.len; at += 1 + (size_t)rooms.data[at])
+        join(worker, viewer, bytes_of(rooms.data + at + 1, (size_t)rooms.data[at]),
+             (struct intent_ref){0});
+    buf_fini(&rooms);
+}
+
+static void refuse(struct worker *worker, struct viewer *viewer, const struct intent *intent)
+{
+    metric_add(&worker->metrics.bad_messages, 1);
+    if (intent->namespace_.len > 0 && viewer_adapter(viewer)->append_namespace_refused)
+        viewer_adapter(viewer)->append_namespace_refused(&worker->reply, intent->namespace_);
+    else if (viewer->state == VIEWER_OPEN)
+        answer_error(worker, viewer, intent->ref, intent->error_code, intent->error_text, 0);
+    if (intent->fatal_close != 0) {
+        viewer_close(worker, viewer, CLOSE_PROTOCOL);
+        return;
+    }
+    if (intent->unreadable &&
+        bucket_take(&viewer->bad_rate, worker->now_ms, worker->conf->limits.bad_messages, 60000,
+                    worker->conf->limits.bad_messages) > 0)
+        viewer_close(worker, viewer, CLOSE_POLICY);
+}
+
+static void carry_out(struct worker *worker, struct viewer *viewer, const struct intent *intent)
+{
+    switch (intent->op) {
+    case INTENT_JOIN:
+        join(worker, viewer, intent->room, intent->ref);
+        break;
+    case INTENT_LEAVE:
+        leave(worker, viewer, intent);
+        break;
+    case INTENT_SEND:
+        send_message(worker, viewer, intent);
+        break;
+    case INTENT_PACE:
+        pace(worker, viewer, intent);
+        break;
+    case INTENT_REFRESH:
+        answer_ack(worker, viewer,
+                   intent->ref); /* auth.mode = open: tickets are accepted and ignored */
+        break;
+    case INTENT_PING:
+        pong(worker, viewer, intent);
+        break;
+    case INTENT_BAD:
+        refuse(worker, viewer, intent);
+        break;
+    default:
+        break;
+    }
+}
+
+/* Engine.IO's own packets, and what may come before a Socket.IO CONNECT. Returns true when it was one of these. */
+static bool carry_out_engine(struct worker *worker, struct viewer *viewer,
+                             const struct intent *intent)
+{
+    switch (intent->op) {
+    case INTENT_ENGINE_PING:
+        metric_add(&worker->metrics.pings_in, 1);
+        viewer_adapter(viewer)->append_engine_pong(&worker->reply, intent->engine_data);
+        return true;
+    case INTENT_ENGINE_PONG:
+        metric_add(&worker->metrics.pings_in, 1);
+        return true;
+    case INTENT_CONNECT:
+        if (viewer->state == VIEWER_WAITING)
+            intents_connected(worker, viewer);
+        return true;
+    case INTENT_DISCONNECT:
+        viewer_close(worker, viewer, CLOSE_CLIENT);
+        return true;
+    case INTENT_NONE:
+        return true;
+    case INTENT_BAD:
+        return false;
+    default:
+        if (viewer->state != VIEWER_WAITING)
+            return false;
+        viewer_close(worker, viewer,
+                     CLOSE_PROTOCOL); /* an event before CONNECT (socket.io-protocol v5) */
+        return true;
+    }
+}
+
+static int on_text(struct worker *worker, struct viewer *viewer, struct bytes text)
+{
+    const struct conf *conf = worker->conf;
+    metric_add(&worker->metrics.messages_in, 1);
+    uint32_t wait = bucket_take(&viewer->message_rate, worker->now_ms, conf->limits.viewer_rate,
+                                1000, conf->limits.viewer_burst);
+    if (wait > 0) { /* before any JSON is read; told only as long as the viewer takes its answers */
+        metric_add(&worker->metrics.rate_limited, 1);
+        if (viewer->state == VIEWER_OPEN &&
+            worker->reply.len + outbox_pending(viewer) < conf->limits.private_bytes / 4)
+            answer_error(worker, viewer, (struct intent_ref){0}, ERROR_RATE_LIMITED,
+                         "too many messages a second (limits.viewer_rate)", wait);
+        return 0;
+    }
+    struct intent intent;
+    viewer_adapter(viewer)->parse(text, &worker->adapter_limits, &intent);
+    if (!carry_out_engine(worker, viewer, &intent))
+        carry_out(worker, viewer, &intent);
+    return viewer->state >= VIEWER_CLOSING ? -1 : 0;
+}
+
+int intents_on_message(void *ctx, enum ws_opcode opcode, struct bytes payload)
+{
+    struct worker *worker = ctx;
+    struct viewer *viewer = worker->in_hand;
+    if (viewer->echo) {
+        ws_frame_append(&worker->reply, opcode, payload);
+        return 0;
+    }
+    if (opcode == WS_TEXT)
+        return on_text(worker, viewer, payload);
+    if (viewer_adapter(viewer)->binary_closes)
+        return 1003;
+    metric_add(&worker->metrics.bad_messages, 1);
+    return 0; /* the attachment of a binary event that was refused already */
+}

@@ -1,0 +1,338 @@
+/* internal.h: what the files of the worker share.
+ *
+ *      listener.c  accepts                        welcome.c  handshake -> protocol, query
+ *      viewer.c    states, the one close path     read.c     bytes in: head, frames, control frames
+ *      intents.c   what viewers want              timers.c   heartbeat, deadlines
+ *      room.c      rooms, members                 outbox.c   what only one viewer gets (control lane)
+ *      flush.c     sweeps over rooms              write.c    bytes out, little of them unsent in the kernel
+ *      query.c     operators' questions           loop.c     handles, mailboxes, turns
+ *
+ * Threads:   the worker's thread (checked at the entries).
+ */
+#pragma once
+
+#include "base/bucket.h"
+#include "base/check.h"
+#include "base/map.h"
+#include "base/minmax.h"
+#include "base/ring.h"
+#include "base/wheel.h"
+#include "halley/heartbeat.h"
+#include "halley/lanes.h"
+#include "protocol/adapter.h"
+#include "worker/worker.h"
+#include "ws/codec.h"
+#include "ws/head.h"
+
+#include <uv.h>
+
+enum {
+    TICK_MS = 100,         /* viewers' wheel, loop lag */
+    RECEIVE_BYTES = 65536, /* one buffer per worker */
+    READ_ROUNDS = 4,       /* reads of one viewer per event, then the others */
+    EVENTS_PER_TURN = 512,
+    ACCEPTS_PER_TURN = 128,
+    CHOKE_MS = 20, /* a lane's messages wait so long at most for the sweep of one hot room */
+    CLOSE_LINGER_MS = 3000,     /* for the peer's close and FIN */
+    CONNECT_WAIT_MS = 45000,    /* Socket.IO 3+: CONNECT after the open packet */
+    ACCEPT_PAUSE_MS = 100,      /* at the file limit */
+    PONGS_AT_ONCE_BYTES = 4096, /* answered one by one; past it only the newest ping is */
+    REFUSAL_RESERVE = 64,       /* connections past the limit that still get a written 503 */
+    CONNECTION_ID_LEN = 20
+};
+
+enum viewer_state {
+    VIEWER_HANDSHAKE, /* waits for a request head */
+    VIEWER_WAITING,   /* upgraded; Socket.IO 3+: waits for CONNECT */
+    VIEWER_OPEN,
+    VIEWER_CLOSING, /* a last answer or close frame is on its way out, or the peer's FIN awaited */
+    VIEWER_DEAD     /* freed at the end of the turn */
+};
+
+/* Things that few viewers have at any time: allocated on demand, given back when empty. */
+struct extras {
+    struct buf head; /* VIEWER_HANDSHAKE: the part of a request head that came */
+    struct buf rest; /* of a lane's frame that was cut: goes first, before everything */
+    size_t rest_sent;
+    struct buf queue; /* private queue: replies, notices, pings and pongs, close frame */
+    size_t queue_sent;
+    uint32_t queue_frames;
+    uint32_t pong_at;  /* where in the queue the newest unsent pong stands */
+    uint32_t pong_len; /* 0: there is none */
+    struct buf rooms;  /* VIEWER_WAITING: query rooms, each with a length byte before it */
+    size_t counted;    /* bytes counted in memory_queues */
+};
+
+struct viewer {
+    int fd;
+    uint8_t state : 4;    /* enum viewer_state; written by viewer_set_state() alone */
+    uint8_t protocol : 4; /* index of its adapter; 0: none (not upgraded yet, or echo) */
+    bool echo : 1;
+    bool blocked : 1; /* the socket takes no more: on the blocked list until it is writable */
+    bool paused : 1;  /* not read while its own answers wait */
+    bool passive : 1; /* control and high lanes only */
+    bool hang_up : 1; /* closing: close as soon as everything is written */
+    bool shut : 1;    /* closing: our side is shut down, waiting for the peer */
+    uint16_t member_count;
+    struct link link;  /* on worker->dirty or ->blocked, or on nothing */
+    struct link timer; /* on worker->wheel */
+    struct codec *codec;
+    struct extras *extras;
+    struct member *members;
+    char *user; /* NULL: guest-<connection> */
+    struct map_node user_node;
+    uint64_t id;
+    uint32_t slot;
+    uint32_t opened_ms;
+    uint32_t due_ms; /* of the timer */
+    uint32_t written_ms;
+    struct halley_heartbeat beat;
+    struct bucket message_rate;
+    struct bucket join_rate;
+    struct bucket bad_rate;
+    uint32_t skipped;
+    uint32_t all_cursor[HALLEY_LANES];
+};
+
+/* One viewer in one room. While the room waits for its subscription, the cursors' place holds the join's ref. */
+struct member {
+    struct viewer *viewer;
+    struct room *room;
+    struct member *next; /* of the same viewer */
+    uint32_t index;      /* in room->members */
+    union {
+        uint32_t cursor[HALLEY_LANES];
+        struct {
+            uint32_t ref_high;
+            uint32_t ref_low;
+            uint32_t ref_present;
+        } waiting;
+    };
+};
+
+_Static_assert(sizeof(struct viewer) <= 152, "a viewer's byte budget");
+_Static_assert(sizeof(struct member) <= 40, "a membership's byte budget");
+
+/* A walk over viewers that may take several turns: circular, so a new message starts it over from where it is. */
+struct sweep {
+    struct link link; /* on worker->urgent or ->sweeping, or on nothing */
+    uint32_t at;
+    uint32_t left;                  /* viewers until all is out; a new message sets it back */
+    uint32_t lap;                   /* viewers until everybody came by once; nothing sets it back */
+    uint32_t started[HALLEY_LANES]; /* number of the next frame when the walk last started over */
+    uint32_t lapped[HALLEY_LANES];  /* … when the lap began */
+    uint32_t swept[HALLEY_LANES];   /* … up to which every viewer who takes bytes was served */
+};
+
+struct room {
+    struct map_node node;
+    struct halley_lanes lanes;
+    struct member **members;
+    uint32_t count;
+    uint32_t cap;
+    uint32_t encoded[ENCODING_COUNT]; /* members per encoding */
+    struct sweep sweep;
+    struct link timer;  /* on worker->gather until the next flush */
+    struct link active; /* on worker->active while it has frames */
+    uint32_t due_ms;
+    bool live; /* subscribed: members get messages */
+    uint8_t name_len;
+    char name[];
+};
+
+struct worker {
+    struct worker_setup setup;
+    struct conf *conf;
+    struct halley_lane_policy policies[HALLEY_LANES];
+    struct worker_metrics metrics;
+    _Atomic uint64_t ticks;
+    uint32_t now_ms;   /* modulo 2^32 */
+    uint32_t now_tick; /* of TICK_MS, modulo 2^32 */
+    uint64_t ticked_us;
+    uint64_t random;
+
+    uv_thread_t thread; /* the main thread's */
+    pthread_t self;     /* set by the thread itself */
+    uv_loop_t loop;
+    uv_async_t wake;
+    uv_prepare_t turn;
+    uv_idle_t busy;
+    uv_timer_t tick;
+    uv_timer_t gather_timer;
+    uv_poll_t viewers_poll;
+    uv_poll_t *listeners;
+    uv_timer_t accept_pause;
+    bool accepting;
+    bool stopping;
+    bool stopped;
+    int epoll_fd;
+    int spare_fd;
+
+    struct mailbox mailbox;
+    struct ring_queue lanes[LANE_COUNT];
+
+    struct viewer **slots;
+    uint32_t slot_cap;
+    uint32_t free_slot; /* head of the free list kept in the slots themselves; INT32_MAX: none */
+    uint32_t viewer_count;
+    uint32_t peak_viewers; /* since memory was last given back */
+    uint64_t next_id;
+    uint64_t
+        promised_id; /* viewers up to this one came under an earlier conf, whose heartbeat they keep: */
+    uint32_t promised_least_ms;    /* shortest interval, */
+    uint32_t promised_interval_ms; /* longest interval */
+    uint32_t promised_timeout_ms;  /* and longest timeout that any of them was told */
+    struct map users;
+    struct link dirty;
+    struct link blocked;
+    struct link graveyard;
+    struct wheel wheel;
+
+    struct map rooms;
+    struct link active;
+    struct link dead_rooms; /* freed at the end of the turn */
+    struct link urgent;
+    struct link sweeping;
+    struct wheel gather;
+    uint64_t log_bytes;
+    struct sweep
+        *choking[HALLEY_LANES]; /* the sweep that must end before more of this lane is appended */
+    uint32_t choked_ms[HALLEY_LANES];
+    struct halley_lanes all; /* messages to all */
+    struct sweep all_sweep;
+    struct link all_timer;
+    uint32_t all_due_ms;
+    uint32_t open_encoded[ENCODING_COUNT];
+
+    struct codec_pool *codecs;
+    struct adapter_limits adapter_limits;
+    char *receive;
+    struct buf scratch[ENCODING_COUNT]; /* frames under construction */
+    struct buf reply; /* what the viewer in hand is told, before it is sent in one write */
+    struct viewer *in_hand;
+    uint32_t expired_ms; /* last sweep for old frames */
+};
+
+/* At the entries of what only the worker's own thread may do. */
+static inline void require_own_thread(const struct worker *worker)
+{
+    REQUIRE(pthread_equal(pthread_self(), worker->self));
+}
+
+/* The viewer's protocol; NULL before the upgrade and for echo. */
+static inline const struct adapter *viewer_adapter(const struct viewer *viewer)
+{
+    static const struct adapter *const adapters[] = {NULL, &adapter_native, &adapter_engineio3,
+                                                     &adapter_engineio4};
+    return adapters[viewer->protocol];
+}
+
+/* viewer.c */
+struct viewer *viewer_create(struct worker *worker, int fd);
+void viewer_set_state(struct worker *worker, struct viewer *viewer, enum viewer_state state);
+/* The one way out: counts, logs, leaves all rooms, sends the close frame that belongs to the reason. */
+void viewer_close(struct worker *worker, struct viewer *viewer, enum close_reason reason);
+/* As viewer_close(), for what is not a WebSocket (yet) or has its last words in the queue already: writes them, then closes. */
+void viewer_finish(struct worker *worker, struct viewer *viewer, enum close_reason reason);
+/* Closes without a word: for a stream that broke inside a frame, where a close frame would be read as its data. */
+void viewer_abort(struct worker *worker, struct viewer *viewer, enum close_reason reason);
+void viewer_destroy(struct worker *worker, struct viewer *viewer);
+void viewer_bury(struct worker *worker); /* frees dead viewers and rooms at the end of the turn */
+/* The first step of every close: nothing more is sent to or for the viewer but its last bytes. */
+void viewer_begin_closing(struct worker *worker, struct viewer *viewer, enum close_reason reason);
+void viewer_rearm(struct worker *worker,
+                  struct viewer *viewer); /* have epoll tell again what is ready */
+void viewer_set_adapter(struct viewer *viewer, const struct adapter *adapter);
+struct viewer *viewer_find(struct worker *worker, uint32_t slot, uint64_t id);
+int viewer_opened(struct worker *worker,
+                  struct viewer *viewer); /* gets messages from now on; indexes the user */
+void viewer_connection_id(const struct worker *worker, const struct viewer *viewer,
+                          char out[CONNECTION_ID_LEN + 1]);
+struct bytes viewer_user(const struct worker *worker, const struct viewer *viewer,
+                         char out[USER_NAME_MAX + 1]);
+void viewer_peer(const struct viewer *viewer, char *out, size_t cap);
+
+/* read.c */
+void viewer_on_event(struct worker *worker, struct viewer *viewer, uint32_t events);
+void viewer_feed(struct worker *worker, struct viewer *viewer, struct bytes bytes_in);
+
+/* timers.c */
+void viewer_on_timer(struct worker *worker, struct viewer *viewer);
+void viewer_set_timer(struct worker *worker, struct viewer *viewer, uint32_t in_ms);
+
+/* welcome.c */
+void welcome(struct worker *worker, struct viewer *viewer, const struct head *head);
+void welcome_refuse(struct worker *worker, struct viewer *viewer, enum handshake_result result,
+                    const char *code, const char *message);
+void welcome_opening(const struct worker *worker, const struct viewer *viewer,
+                     struct opening *opening, char *connection, char *user);
+
+/* intents.c */
+int intents_on_message(void *ctx, enum ws_opcode opcode, struct bytes payload);
+void intents_join_query(struct worker *worker, struct viewer *viewer, struct bytes room);
+void intents_connected(struct worker *worker, struct viewer *viewer);
+void intents_published(struct worker *worker, const struct command *command);
+
+/* outbox.c: between reply_begin and reply_end, answers to one viewer gather in worker->reply. */
+struct buf *reply_begin(struct worker *worker, struct viewer *viewer);
+void reply_end(struct worker *worker, struct viewer *viewer);
+void reply_send(struct worker *worker, struct viewer *viewer, const struct reply *reply);
+void reply_notice(struct worker *worker, struct viewer *viewer, const struct notice *notice);
+struct extras *extras_of(struct worker *worker, struct viewer *viewer); /* NULL: out of memory */
+void extras_settle(struct worker *worker,
+                   struct viewer *viewer); /* counts; frees them when empty */
+void extras_free(struct worker *worker, struct viewer *viewer);
+/* Appends to the private queue. Returns false (and closes the viewer) past limits.private_bytes or without memory. */
+bool outbox_append(struct worker *worker, struct viewer *viewer, struct bytes frames,
+                   uint32_t count, bool bounded);
+/* Queues a pong; an older one that is still unsent goes (RFC 6455 §5.5.3). */
+void outbox_pong(struct worker *worker, struct viewer *viewer, struct bytes frame);
+size_t outbox_pending(const struct viewer *viewer);
+
+/* room.c */
+struct room *room_find(const struct worker *worker, struct bytes name, uint32_t hash);
+struct member *room_member(const struct viewer *viewer, const struct room *room);
+enum join_result { JOIN_LIVE, JOIN_WAITS, JOIN_HELD, JOIN_NO_MEMORY };
+enum join_result room_join(struct worker *worker, struct viewer *viewer, struct bytes name,
+                           struct intent_ref ref);
+void room_leave(struct worker *worker, struct member *member);
+void room_leave_all(struct worker *worker, struct viewer *viewer);
+void room_live(struct worker *worker, struct bytes name);
+void room_refused(struct worker *worker, struct bytes name);
+void room_deliver(struct worker *worker, const struct message *message);
+void rooms_expire(struct worker *worker);
+
+/* flush.c */
+void flush_mark(struct worker *worker,
+                struct viewer *viewer); /* on the dirty list, unless blocked */
+void flush_viewer(struct worker *worker, struct viewer *viewer);
+void flush_writable(struct worker *worker, struct viewer *viewer);
+/* After an append: sweep at once, or when the lane's interval has passed. */
+void flush_schedule(struct worker *worker, struct halley_lanes *lanes, struct sweep *sweep,
+                    uint32_t count, struct link *timer, uint32_t *due_ms);
+void flush_on_gather(struct worker *worker);
+/* So many viewers came into the circle that a sweep walks: without them counted it would end before its first ones. */
+void flush_sweep_grew(struct sweep *sweep, uint32_t more);
+/* A burst: half a lane's bytes wait for viewers that could take them. They are swept at once, and the lane's mailbox rests until it
+ * is done (normal and low: CHOKE_MS at most), or the log would run over viewers that are not slow at all. */
+void flush_choke(struct worker *worker, struct halley_lanes *lanes, struct sweep *sweep,
+                 uint32_t count, int lane);
+bool flush_is_choked(struct worker *worker, int lane);
+bool flush_turn(struct worker *worker); /* one slice; true when more is left */
+void flush_check_blocked(struct worker *worker);
+
+/* write.c: gives `bytes` bytes in `count` runs to the kernel, as far as it takes them with little unsent (tcp.notsent_lowat). Returns how many it
+ * took, or -1 and errno; less than all means that the socket is full and epoll will tell when it is not. */
+ssize_t write_runs(struct worker *worker, struct viewer *viewer, struct iovec *runs, int count,
+                   size_t bytes);
+
+/* listener.c */
+int listeners_start(struct worker *worker);
+void listeners_stop(struct worker *worker);
+
+/* query.c */
+void query_answer(struct worker *worker, struct worker_query *query);
+
+/* loop.c */
+void worker_tell_node(struct worker *worker, struct command *command);
+uint32_t worker_random(struct worker *worker);

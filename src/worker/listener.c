@@ -1,0 +1,140 @@
+#include "worker/internal.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static const char FULL_ANSWER[] =
+    "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n"
+    "Content-Type: application/json\r\nContent-Length: 62\r\n\r\n"
+    "{\"error\":\"unavailable\",\"message\":\"this node can take no more\"}";
+
+/* Answers without a viewer: reads what has come, so that closing does not reset the answer away. */
+static void turn_away(struct worker *worker, int fd)
+{
+    (void)recv(fd, worker->receive, RECEIVE_BYTES, MSG_DONTWAIT);
+    (void)send(fd, FULL_ANSWER, sizeof(FULL_ANSWER) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)shutdown(fd, SHUT_WR);
+    (void)recv(fd, worker->receive, RECEIVE_BYTES, MSG_DONTWAIT);
+    close(fd);
+    metric_add(&worker->metrics.handshakes[HANDSHAKE_FULL], 1);
+}
+
+static void on_acceptable(uv_poll_t *poll, int status, int events);
+
+static void resume_accepting(uv_timer_t *timer)
+{
+    struct worker *worker = timer->data;
+    if (!worker->accepting)
+        return;
+    if (worker->spare_fd < 0) /* another thread was faster when it was to be taken back */
+        worker->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    for (uint32_t i = 0; i < worker->setup.listener_count; i++)
+        uv_poll_start(&worker->listeners[i], UV_READABLE, on_acceptable);
+}
+
+/* A ready listener that can't be served would make the loop spin: it is left alone for a moment. */
+static void pause_accepting(struct worker *worker)
+{
+    for (uint32_t i = 0; i < worker->setup.listener_count; i++)
+        uv_poll_stop(&worker->listeners[i]);
+    uv_timer_start(&worker->accept_pause, resume_accepting, ACCEPT_PAUSE_MS, 0);
+}
+
+/* At the file limit: the spare descriptor lets one connection be told so, rather than wait for nothing. Returns false when accepting must pause. */
+static bool turn_away_with_spare(struct worker *worker, int listener)
+{
+    log_limited(LOG_LEVEL_WARN, "file limit reached, new viewers are refused",
+                LOG_STR("do", "raise LimitNOFILE, or lower limits.connections"));
+    if (worker->spare_fd < 0)
+        return false;
+    close(worker->spare_fd);
+    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0)
+        turn_away(worker, fd);
+    worker->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    return fd >= 0 && worker->spare_fd >= 0;
+}
+
+static void take_in(struct worker *worker, int fd)
+{
+    metric_add(&worker->metrics.accepted, 1);
+    uint32_t connections = atomic_load_explicit(worker->setup.connections, memory_order_relaxed);
+    uint32_t limit = atomic_load_explicit(worker->setup.connections_limit, memory_order_relaxed);
+    if (connections >= limit + REFUSAL_RESERVE) {
+        turn_away(worker, fd);
+        return;
+    }
+    if (!viewer_create(worker, fd)) {
+        metric_add(&worker->metrics.accept_errors, 1);
+        turn_away(worker, fd);
+    }
+}
+
+static void on_acceptable(uv_poll_t *poll, int status, int events)
+{
+    struct worker *worker = poll->data;
+    uv_os_fd_t listener;
+    (void)events;
+    if (status < 0 || uv_fileno((const uv_handle_t *)poll, &listener) != 0)
+        return;
+    worker->now_ms = (uint32_t)uv_now(&worker->loop);
+    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            take_in(worker, fd);
+            continue;
+        }
+        if (errno == EAGAIN || errno == EWOULDBLOCK)
+            return;
+        if (errno == EINTR || errno == ECONNABORTED)
+            continue;
+        metric_add(&worker->metrics.accept_errors, 1);
+        bool at_limit = errno == EMFILE || errno == ENFILE;
+        if (!at_limit || !turn_away_with_spare(worker, listener)) {
+            pause_accepting(worker);
+            return;
+        }
+    }
+}
+
+int listeners_start(struct worker *worker)
+{
+    worker->listeners = calloc(worker->setup.listener_count, sizeof(uv_poll_t));
+    if (!worker->listeners)
+        return UV_ENOMEM;
+    worker->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    for (uint32_t i = 0; i < worker->setup.listener_count; i++) {
+        int error = uv_poll_init(&worker->loop, &worker->listeners[i], worker->setup.listeners[i]);
+        if (error)
+            return error;
+        worker->listeners[i].data = worker;
+        uv_poll_start(&worker->listeners[i], UV_READABLE, on_acceptable);
+    }
+    worker->accepting = true;
+    return 0;
+}
+
+static void on_listener_closed(uv_handle_t *handle)
+{
+    struct worker *worker = handle->data;
+    uint32_t index = (uint32_t)((uv_poll_t *)(void *)handle - worker->listeners);
+    close(worker->setup.listeners[index]);
+}
+
+void listeners_stop(struct worker *worker)
+{
+    if (!worker->accepting)
+        return;
+    worker->accepting = false;
+    uv_timer_stop(&worker->accept_pause);
+    for (uint32_t i = 0; i < worker->setup.listener_count; i++)
+        uv_close((uv_handle_t *)&worker->listeners[i], on_listener_closed);
+    if (worker->spare_fd >= 0)
+        close(worker->spare_fd);
+    worker->spare_fd = -1;
+}

@@ -1,0 +1,454 @@
+#include "worker/internal.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <malloc.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+enum {
+    EXPIRE_EVERY_MS = 1000,
+    STOP_SLICE = 1000,
+    TRIM_LEAST_VIEWERS = 1000,
+    MESSAGES_PER_TURN = 4096
+};
+
+struct command *command_create(enum command_kind kind, struct bytes room, struct bytes payload)
+{
+    struct command *command = calloc(1, sizeof(*command) + room.len + payload.len);
+    if (!command)
+        return NULL;
+    list_init(&command->link);
+    command->kind = kind;
+    command->room_len = (uint32_t)room.len;
+    command->payload_len = (uint32_t)payload.len;
+    if (room.len > 0)
+        memcpy(command->text, room.data, room.len);
+    if (payload.len > 0)
+        memcpy(command->text + room.len, payload.data, payload.len);
+    return command;
+}
+
+uint32_t worker_random(struct worker *worker)
+{
+    return (uint32_t)(random_next(&worker->random) >> 32);
+}
+
+/* Both clocks come from the loop's; ticks are divided before they are cut to 32 bits, so that they wrap smoothly. */
+static void take_time(struct worker *worker)
+{
+    uint64_t now = uv_now(&worker->loop);
+    worker->now_ms = (uint32_t)now;
+    worker->now_tick = (uint32_t)(now / TICK_MS);
+}
+
+void worker_tell_node(struct worker *worker, struct command *command)
+{
+    command->worker = worker->setup.index;
+    if (mailbox_post(worker->setup.node_mailbox, &command->link))
+        worker->setup.wake_node(worker->setup.ctx);
+}
+
+static void tell_kind(struct worker *worker, enum command_kind kind, void *object)
+{
+    struct command *command = command_create(kind, (struct bytes){0}, (struct bytes){0});
+    REQUIRE(command); /* the node waits for this one: without it it would hang */
+    command->object = object;
+    worker_tell_node(worker, command);
+}
+
+/* What viewers were told when they came stands, whatever the next conf says. */
+static void keep_promises(struct worker *worker, const struct conf *earlier)
+{
+    uint32_t interval = earlier->heartbeat.interval_ms;
+    if (worker->promised_id == 0 || interval < worker->promised_least_ms)
+        worker->promised_least_ms = interval;
+    worker->promised_interval_ms = most(worker->promised_interval_ms, interval);
+    worker->promised_timeout_ms = most(worker->promised_timeout_ms, earlier->heartbeat.timeout_ms);
+    worker->promised_id = worker->next_id;
+}
+
+static void take_conf(struct worker *worker, struct conf *conf)
+{
+    if (worker->conf)
+        keep_promises(worker, worker->conf);
+    conf_unref(worker->conf);
+    worker->conf = conf;
+    for (int lane = 0; lane < HALLEY_LANES; lane++) {
+        const struct conf_lane *from = &conf->lanes[lane];
+        worker->policies[lane] =
+            (struct halley_lane_policy){.bounds = {.bytes = from->bytes, .ttl_ms = from->ttl_ms},
+                                        .interval_ms = from->interval_ms,
+                                        .disconnect = from->overflow == OVERFLOW_DISCONNECT};
+    }
+    worker->adapter_limits =
+        (struct adapter_limits){.json_depth = (int)conf->limits.json_depth,
+                                .join_event = bytes_str(conf->socketio.join_event),
+                                .leave_event = bytes_str(conf->socketio.leave_event)};
+    struct codec_limits limits = {.message_bytes = conf->limits.message_bytes,
+                                  .open_messages = conf->limits.open_messages,
+                                  .idle_contexts = 4};
+    if (worker->codecs)
+        codec_pool_set_limits(worker->codecs, &limits);
+    else
+        worker->codecs = codec_pool_create(&limits);
+}
+
+static void update_gauges(struct worker *worker)
+{
+    metric_set(&worker->metrics.memory_viewers,
+               (uint64_t)worker->viewer_count * sizeof(struct viewer) +
+                   worker->slot_cap * sizeof(struct viewer *) +
+                   metric_get(&worker->metrics.memberships) * sizeof(struct member));
+    metric_set(&worker->metrics.memory_codec, codec_pool_bytes(worker->codecs));
+}
+
+/* glibc keeps what was freed: after most viewers left, pages go back to the system. */
+static void give_memory_back(struct worker *worker)
+{
+    if (worker->viewer_count > worker->peak_viewers)
+        worker->peak_viewers = worker->viewer_count;
+    if (worker->peak_viewers < TRIM_LEAST_VIEWERS ||
+        worker->viewer_count > worker->peak_viewers / 2)
+        return;
+    worker->peak_viewers = worker->viewer_count;
+    viewer_bury(worker); /* those whose time ran out in this very tick */
+    codec_pool_trim(worker->codecs);
+    for (int e = 0; e < ENCODING_COUNT; e++)
+        buf_fini(&worker->scratch[e]);
+    malloc_trim(0);
+}
+
+/* One slice of the farewell; the rest follows in the next tick. */
+static void stop_some(struct worker *worker)
+{
+    /* All are told within half of the time that there is; the other half is for their last bytes. */
+    uint32_t ticks = most(worker->conf->drain.timeout_ms / 2 / TICK_MS, 1);
+    uint32_t left = most(STOP_SLICE, worker->slot_cap / ticks + 1);
+    for (uint32_t i = 0; i < worker->slot_cap && left > 0; i++) {
+        struct viewer *viewer = worker->slots[i];
+        if (((uintptr_t)viewer & 1) || viewer->state >= VIEWER_CLOSING)
+            continue;
+        left--;
+        struct notice goodbye = {.kind = NOTICE_GOODBYE,
+                                 .reason = "drain",
+                                 .retry_after_ms = 500 + worker_random(worker) % 4500};
+        if (viewer->state == VIEWER_OPEN)
+            reply_notice(worker, viewer, &goodbye);
+        viewer_close(worker, viewer, CLOSE_DRAIN);
+    }
+    if (worker->viewer_count == 0 && !worker->stopped) {
+        worker->stopped = true;
+        tell_kind(worker, COMMAND_STOPPED, NULL);
+    }
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct worker *worker = timer->data;
+    uint64_t now = clock_ns() / 1000;
+    take_time(worker);
+    if (worker->ticked_us > 0 && now > worker->ticked_us + TICK_MS * 1000)
+        histogram_add(&worker->metrics.loop_lag, now - worker->ticked_us - TICK_MS * 1000);
+    else
+        histogram_add(&worker->metrics.loop_lag, 0);
+    worker->ticked_us = now;
+    atomic_fetch_add_explicit(&worker->ticks, 1, memory_order_relaxed);
+
+    struct link due;
+    struct link *link;
+    list_init(&due);
+    wheel_advance(&worker->wheel, worker->now_tick, &due);
+    while ((link = list_shift(&due)))
+        viewer_on_timer(worker, CONTAINER_OF(link, struct viewer, timer));
+    if (worker->now_ms - worker->expired_ms >= EXPIRE_EVERY_MS) {
+        worker->expired_ms = worker->now_ms;
+        flush_check_blocked(worker);
+        rooms_expire(worker);
+        update_gauges(worker);
+        give_memory_back(worker);
+    }
+    if (worker->stopping)
+        stop_some(worker);
+}
+
+static void on_viewers(uv_poll_t *poll, int status, int events)
+{
+    struct worker *worker = poll->data;
+    struct epoll_event ready[EVENTS_PER_TURN];
+    (void)events;
+    if (status < 0)
+        return;
+    take_time(worker);
+    int count = epoll_wait(worker->epoll_fd, ready, EVENTS_PER_TURN, 0);
+    for (int i = 0; i < count; i++)
+        viewer_on_event(worker, ready[i].data.ptr, ready[i].events);
+}
+
+static void on_busy(uv_idle_t *idle)
+{
+    (void)idle; /* its being active keeps the loop from sleeping while slices are left */
+}
+
+static void on_turn(uv_prepare_t *prepare)
+{
+    struct worker *worker = prepare->data;
+    take_time(worker);
+    metric_add(&worker->metrics.loop_turns, 1);
+    flush_on_gather(worker);
+    bool more = flush_turn(worker);
+    viewer_bury(worker);
+    if (more)
+        uv_idle_start(&worker->busy, on_busy);
+    else
+        uv_idle_stop(&worker->busy);
+}
+
+static void on_exit_command(struct worker *worker)
+{
+    listeners_stop(worker);
+    uv_close((uv_handle_t *)&worker->wake, NULL);
+    uv_close((uv_handle_t *)&worker->turn, NULL);
+    uv_close((uv_handle_t *)&worker->busy, NULL);
+    uv_close((uv_handle_t *)&worker->tick, NULL);
+    uv_close((uv_handle_t *)&worker->gather_timer, NULL);
+    uv_close((uv_handle_t *)&worker->accept_pause, NULL);
+    uv_close((uv_handle_t *)&worker->viewers_poll, NULL);
+}
+
+static void on_command(struct worker *worker, struct command *command)
+{
+    switch (command->kind) {
+    case COMMAND_ROOM_LIVE:
+        room_live(worker, command_room(command));
+        break;
+    case COMMAND_ROOM_REFUSED:
+        room_refused(worker, command_room(command));
+        break;
+    case COMMAND_PUBLISHED:
+        intents_published(worker, command);
+        break;
+    case COMMAND_CONF:
+        take_conf(worker, command->object);
+        break;
+    case COMMAND_QUERY:
+        query_answer(worker, command->object);
+        tell_kind(worker, COMMAND_QUERY_DONE, command->object);
+        break;
+    case COMMAND_STOP:
+        worker->stopping = true;
+        listeners_stop(worker);
+        break;
+    case COMMAND_EXIT:
+        on_exit_command(worker);
+        break;
+    default:
+        REQUIRE(!"a command for the node");
+    }
+    free(command);
+}
+
+/* A bounded number of one lane's messages. Returns true when more may wait. */
+static bool take_messages(struct worker *worker, int lane)
+{
+    for (uint32_t left = MESSAGES_PER_TURN; left > 0; left--) {
+        if (flush_is_choked(worker, lane))
+            return true;
+        struct message *message = ring_shift(&worker->lanes[lane]);
+        if (!message)
+            return false;
+        room_deliver(worker, message);
+        message_unref(message);
+    }
+    return true;
+}
+
+/* Commands first, then messages by lane. */
+static void on_wake(uv_async_t *async)
+{
+    struct worker *worker = async->data;
+    struct link commands;
+    struct link *link;
+    uv_update_time(&worker->loop);
+    take_time(worker);
+    flush_on_gather(worker); /* the wheel counts from its last turn */
+    list_init(&commands);
+    mailbox_take(&worker->mailbox, &commands);
+    while ((link = list_shift(&commands)))
+        on_command(worker, CONTAINER_OF(link, struct command, link));
+    bool more = false;
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        more |= take_messages(worker, lane);
+    if (more && !uv_is_closing((uv_handle_t *)async))
+        uv_async_send(async); /* viewers first, then the rest */
+}
+
+static void run(void *arg)
+{
+    struct worker *worker = arg;
+    worker->self = pthread_self();
+    uv_run(&worker->loop, UV_RUN_DEFAULT);
+}
+
+static int start_handles(struct worker *worker)
+{
+    uv_loop_t *loop = &worker->loop;
+    int error = uv_loop_init(loop);
+    if (error)
+        return error;
+    worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (worker->epoll_fd < 0)
+        return UV_EMFILE;
+    uv_async_init(loop, &worker->wake, on_wake);
+    uv_prepare_init(loop, &worker->turn);
+    uv_prepare_start(&worker->turn, on_turn);
+    uv_idle_init(loop, &worker->busy);
+    uv_timer_init(loop, &worker->tick);
+    uv_timer_start(&worker->tick, on_tick, TICK_MS, TICK_MS);
+    uv_timer_init(loop, &worker->gather_timer);
+    uv_timer_init(loop, &worker->accept_pause);
+    error = uv_poll_init(loop, &worker->viewers_poll, worker->epoll_fd);
+    if (error)
+        return error;
+    uv_poll_start(&worker->viewers_poll, UV_READABLE, on_viewers);
+    worker->wake.data = worker->turn.data = worker->busy.data = worker->tick.data = worker;
+    worker->gather_timer.data = worker->accept_pause.data = worker->viewers_poll.data = worker;
+    return listeners_start(worker);
+}
+
+static int init(struct worker *worker, const struct worker_setup *setup)
+{
+    worker->setup = *setup;
+    worker->free_slot = INT32_MAX;
+    worker->spare_fd = -1;
+    worker->random = random_seed();
+    list_init(&worker->dirty);
+    list_init(&worker->blocked);
+    list_init(&worker->graveyard);
+    list_init(&worker->active);
+    list_init(&worker->dead_rooms);
+    list_init(&worker->urgent);
+    list_init(&worker->sweeping);
+    list_init(&worker->all_sweep.link);
+    list_init(&worker->all_timer);
+    mailbox_init(&worker->mailbox);
+    int error = start_handles(worker);
+    if (error)
+        return error;
+    take_time(worker);
+    wheel_init(&worker->wheel, worker->now_tick);
+    wheel_init(&worker->gather, worker->now_ms);
+    halley_lanes_init(&worker->all, worker->now_ms);
+    take_conf(worker, conf_ref(setup->conf));
+    worker->receive = malloc(RECEIVE_BYTES);
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        error |= ring_init(&worker->lanes[lane], setup->conf->limits.mailbox);
+    return error || !worker->receive || !worker->codecs ? UV_ENOMEM : 0;
+}
+
+int worker_create(struct worker **out, const struct worker_setup *setup)
+{
+    struct worker *worker = aligned_alloc(_Alignof(struct worker),
+                                          sizeof(*worker)); /* ring.h keeps cache lines apart */
+    int *listeners = calloc(setup->listener_count, sizeof(int));
+    if (!worker || !listeners) {
+        free(worker);
+        free(listeners);
+        return UV_ENOMEM;
+    }
+    memset(worker, 0, sizeof(*worker));
+    memcpy(listeners, setup->listeners, setup->listener_count * sizeof(int));
+    struct worker_setup own = *setup;
+    own.listeners = listeners;
+    int error = init(worker, &own);
+    if (!error)
+        error = uv_thread_create(&worker->thread, run, worker);
+    if (error)
+        return error; /* at start this is fatal: the process ends and nothing is taken apart */
+    *out = worker;
+    return 0;
+}
+
+bool worker_deliver(struct worker *worker, struct message *message)
+{
+    if (!ring_push(&worker->lanes[message->lane], message_ref(message))) {
+        message_unref(message);
+        return false;
+    }
+    return true;
+}
+
+uint32_t worker_room_left(const struct worker *worker, enum lane lane)
+{
+    return ring_free(&worker->lanes[lane]);
+}
+
+void worker_post(struct worker *worker, struct command *command)
+{
+    command->worker = worker->setup.index;
+    if (mailbox_post(&worker->mailbox, &command->link))
+        worker_wake(worker);
+}
+
+void worker_wake(struct worker *worker)
+{
+    uv_async_send(&worker->wake);
+}
+
+uint64_t worker_ticks(const struct worker *worker)
+{
+    return atomic_load_explicit(&worker->ticks, memory_order_relaxed);
+}
+
+struct worker_metrics *worker_metrics(struct worker *worker)
+{
+    return &worker->metrics;
+}
+
+static void drop_everything(struct worker *worker)
+{
+    for (uint32_t i = 0; i < worker->slot_cap; i++) {
+        struct viewer *viewer = worker->slots[i];
+        if (!((uintptr_t)viewer & 1))
+            viewer_destroy(worker, viewer);
+    }
+    viewer_bury(worker);
+    struct link commands;
+    struct link *link;
+    list_init(&commands);
+    mailbox_take(&worker->mailbox, &commands);
+    while ((link = list_shift(&commands)))
+        free(CONTAINER_OF(link, struct command, link));
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        struct message *message;
+        while ((message = ring_shift(&worker->lanes[lane])))
+            message_unref(message);
+        ring_fini(&worker->lanes[lane]);
+    }
+}
+
+void worker_join(struct worker *worker)
+{
+    if (!worker)
+        return;
+    uv_thread_join(&worker->thread);
+    drop_everything(worker);
+    halley_lanes_fini(&worker->all);
+    map_fini(&worker->users);
+    map_fini(&worker->rooms);
+    codec_pool_destroy(worker->codecs);
+    for (int e = 0; e < ENCODING_COUNT; e++)
+        buf_fini(&worker->scratch[e]);
+    buf_fini(&worker->reply);
+    free(worker->receive);
+    free(worker->listeners);
+    free((void *)(uintptr_t)worker->setup.listeners);
+    close(worker->epoll_fd);
+    uv_loop_close(&worker->loop);
+    mailbox_fini(&worker->mailbox);
+    conf_unref(worker->conf);
+    free(worker);
+}

@@ -1,0 +1,357 @@
+#include "worker/internal.h"
+
+#include "base/log.h"
+
+#include <stdlib.h>
+
+struct room *room_find(const struct worker *worker, struct bytes name, uint32_t hash)
+{
+    for (struct map_node *node = map_chain(&worker->rooms, hash); node; node = node->next) {
+        struct room *room = CONTAINER_OF(node, struct room, node);
+        if (node->hash == hash && bytes_equal(bytes_of(room->name, room->name_len), name))
+            return room;
+    }
+    return NULL;
+}
+
+struct member *room_member(const struct viewer *viewer, const struct room *room)
+{
+    struct member *member = viewer->members;
+    while (member && member->room != room)
+        member = member->next;
+    return member;
+}
+
+static struct room *room_create(struct worker *worker, struct bytes name, uint32_t hash)
+{
+    struct room *room = calloc(1, sizeof(*room) + name.len);
+    if (!room)
+        return NULL;
+    memcpy(room->name, name.data, name.len);
+    room->name_len = (uint8_t)name.len;
+    list_init(&room->sweep.link);
+    list_init(&room->timer);
+    list_init(&room->active);
+    halley_lanes_init(&room->lanes, worker->now_ms);
+    struct command *hold = command_create(COMMAND_HOLD, name, (struct bytes){0});
+    if (!hold || map_add(&worker->rooms, &room->node, hash) != 0) {
+        free(hold);
+        free(room);
+        return NULL;
+    }
+    worker_tell_node(worker, hold);
+    metric_add(&worker->metrics.rooms, 1);
+    metric_add(&worker->metrics.memory_rooms, sizeof(*room) + name.len);
+    return room;
+}
+
+static void count_logs(struct worker *worker, size_t before, size_t after)
+{
+    worker->log_bytes += after - before; /* modulo 2^64: may shrink too */
+    metric_set(&worker->metrics.memory_logs, worker->log_bytes);
+}
+
+/* The last member left. */
+static void room_destroy(struct worker *worker, struct room *room)
+{
+    struct bytes name = bytes_of(room->name, room->name_len);
+    struct command *release = command_create(COMMAND_RELEASE, name, (struct bytes){0});
+    if (release)
+        worker_tell_node(worker, release);
+    else
+        log_error("no memory to release a room: it stays subscribed", LOG_BYTES("room", name));
+    map_remove(&worker->rooms, &room->node);
+    count_logs(worker, halley_lanes_memory(&room->lanes), 0);
+    halley_lanes_fini(&room->lanes);
+    list_remove(&room->sweep.link);
+    room->sweep.left = 0;
+    for (int lane = 0; lane < HALLEY_LANES; lane++) {
+        if (worker->choking[lane] == &room->sweep)
+            worker->choking[lane] = NULL;
+    }
+    list_remove(&room->timer);
+    list_remove(&room->active);
+    metric_sub(&worker->metrics.rooms, 1);
+    metric_sub(&worker->metrics.memory_rooms,
+               sizeof(*room) + name.len + room->cap * sizeof(struct member *));
+    free(room->members);
+    room->members = NULL;
+    list_append(&worker->dead_rooms, &room->active); /* a sweep of this turn may still look at it */
+}
+
+static int members_resize(struct worker *worker, struct room *room, uint32_t cap)
+{
+    struct member **members = realloc(room->members, cap * sizeof(struct member *));
+    if (!members)
+        return UV_ENOMEM;
+    metric_add(&worker->metrics.memory_rooms,
+               (uint64_t)cap * sizeof(struct member *) - room->cap * sizeof(struct member *));
+    room->members = members;
+    room->cap = cap;
+    return 0;
+}
+
+static void member_start(struct member *member)
+{
+    for (int lane = 0; lane < HALLEY_LANES; lane++)
+        member->cursor[lane] = member->room->lanes.next[lane];
+}
+
+static struct intent_ref waiting_ref(const struct member *member)
+{
+    return (struct intent_ref){.present = member->waiting.ref_present,
+                               .value = (uint64_t)member->waiting.ref_high << 32 |
+                                        member->waiting.ref_low};
+}
+
+static void set_waiting_ref(struct member *member, struct intent_ref ref)
+{
+    member->waiting.ref_present = ref.present;
+    member->waiting.ref_high = (uint32_t)(ref.value >> 32);
+    member->waiting.ref_low = (uint32_t)ref.value;
+}
+
+/* Nobody is told that it is in before the subscription stands: of joins of one viewer that wait, the last one is answered then. */
+static enum join_result join_again(struct worker *worker, struct member *member,
+                                   struct intent_ref ref)
+{
+    if (member->room->live)
+        return JOIN_HELD;
+    struct reply reply = {
+        .kind = REPLY_ERROR,
+        .ref = waiting_ref(member),
+        .error_code = ERROR_UNAVAILABLE,
+        .text = "the broker is not ready; a later join of this room took this one's place",
+        .retry_after_ms = 1000};
+    if (!ref.present)
+        return JOIN_WAITS;
+    set_waiting_ref(member, ref);
+    if (reply.ref.present)
+        reply_send(worker, member->viewer, &reply);
+    return JOIN_WAITS;
+}
+
+enum join_result room_join(struct worker *worker, struct viewer *viewer, struct bytes name,
+                           struct intent_ref ref)
+{
+    require_own_thread(worker);
+    uint32_t hash = map_hash(name.data, name.len);
+    struct room *room = room_find(worker, name, hash);
+    struct member *held = room ? room_member(viewer, room) : NULL;
+    if (held)
+        return join_again(worker, held, ref);
+    struct member *member = calloc(1, sizeof(*member));
+    if (!member)
+        return JOIN_NO_MEMORY;
+    if (!room)
+        room = room_create(worker, name, hash);
+    if (!room || (room->count == room->cap &&
+                  members_resize(worker, room,
+                                 room->cap < 8 ? room->cap + 2 : room->cap + room->cap / 2) != 0)) {
+        free(member);
+        if (room && room->count == 0)
+            room_destroy(worker, room);
+        return JOIN_NO_MEMORY;
+    }
+    member->viewer = viewer;
+    member->room = room;
+    member->next = viewer->members;
+    viewer->members = member;
+    viewer->member_count++;
+    member->index = room->count;
+    room->members[room->count++] = member;
+    room->encoded[viewer_adapter(viewer)->encoding]++;
+    flush_sweep_grew(&room->sweep, 1);
+    metric_add(&worker->metrics.memberships, 1);
+    if (room->live) {
+        member_start(member);
+        return JOIN_LIVE;
+    }
+    set_waiting_ref(member, ref);
+    return JOIN_WAITS;
+}
+
+void room_leave(struct worker *worker, struct member *member)
+{
+    struct viewer *viewer = member->viewer;
+    struct room *room = member->room;
+    struct member **at = &viewer->members;
+    while (*at != member)
+        at = &(*at)->next;
+    *at = member->next;
+    viewer->member_count--;
+    struct member *last = room->members[--room->count];
+    if (last != member) {
+        room->members[member->index] = last;
+        last->index = member->index;
+        if (room->sweep.left > 0) /* it may have moved behind the sweep */
+            flush_mark(worker, last->viewer);
+    }
+    room->encoded[viewer_adapter(viewer)->encoding]--;
+    metric_sub(&worker->metrics.memberships, 1);
+    free(member);
+    if (room->count == 0)
+        room_destroy(worker, room);
+    else if (room->cap > 64 && room->count < room->cap / 4)
+        (void)members_resize(worker, room, room->cap / 2);
+}
+
+void room_leave_all(struct worker *worker, struct viewer *viewer)
+{
+    while (viewer->members)
+        room_leave(worker, viewer->members);
+}
+
+/* Its subscription stands: everybody who waited is in. The walk goes backwards, so that a viewer that is closed by its own answer
+ * does not disturb it. */
+void room_live(struct worker *worker, struct bytes name)
+{
+    struct room *room = room_find(worker, name, map_hash(name.data, name.len));
+    if (!room || room->live)
+        return;
+    room->live = true;
+    struct intent_ref *refs = calloc(room->count, sizeof(*refs));
+    for (uint32_t i = 0; i < room->count; i++) {
+        if (refs)
+            refs[i] = waiting_ref(room->members[i]);
+        member_start(room->members[i]);
+    }
+    for (uint32_t i = room->count; i-- > 0;) {
+        if (i >= room->count)
+            continue;
+        struct reply reply = {.kind = REPLY_JOINED, .room = name};
+        if (refs)
+            reply.ref = refs[i];
+        reply_send(worker, room->members[i]->viewer, &reply);
+    }
+    free(refs);
+}
+
+void room_refused(struct worker *worker, struct bytes name)
+{
+    struct room *room = room_find(worker, name, map_hash(name.data, name.len));
+    if (!room || room->live)
+        return;
+    for (uint32_t left = room->count; left > 0; left--) {
+        struct member *member = room->members[left - 1];
+        struct viewer *viewer = member->viewer;
+        struct reply reply = {.kind = REPLY_ERROR,
+                              .ref = waiting_ref(member),
+                              .room = name,
+                              .error_code = ERROR_UNAVAILABLE,
+                              .text = "this node holds as many rooms as limits.rooms allows",
+                              .retry_after_ms = 1000 + worker_random(worker) % 4000};
+        room_leave(worker, member); /* the last one takes the room with it */
+        reply_send(worker, viewer, &reply);
+    }
+}
+
+/* limits.log_bytes is reached: the longest logs are cut down, low before normal, high last, until an eighth is free. A round that frees
+ * nothing (no memory for smaller rings) is the last one. */
+static void trim_lane(struct worker *worker, int lane, uint64_t goal)
+{
+    uint64_t freed = 1;
+    while (worker->log_bytes > goal && freed > 0) {
+        size_t longest = 0;
+        for (struct link *at = worker->active.next; at != &worker->active; at = at->next) {
+            const struct halley_framelog *log =
+                CONTAINER_OF(at, struct room, active)->lanes.log[lane];
+            size_t size = log ? halley_framelog_memory(log) : 0;
+            longest = size > longest ? size : longest;
+        }
+        if (longest < 4096)
+            return;
+        uint64_t start = worker->log_bytes;
+        for (struct link *at = worker->active.next;
+             at != &worker->active && worker->log_bytes > goal; at = at->next) {
+            struct room *room = CONTAINER_OF(at, struct room, active);
+            struct halley_framelog *log = room->lanes.log[lane];
+            size_t before = log ? halley_framelog_memory(log) : 0;
+            if (before <= longest / 2)
+                continue;
+            uint32_t dropped = halley_framelog_trim(log, (uint32_t)(before / 8));
+            metric_add(&worker->metrics.drops[DROP_LOG_BYTES][lane], dropped);
+            count_logs(worker, before, halley_framelog_memory(log));
+        }
+        freed = start - worker->log_bytes;
+    }
+}
+
+static void trim_logs(struct worker *worker)
+{
+    uint64_t goal = worker->conf->limits.log_bytes / 8 * 7;
+    for (int lane = HALLEY_LANES - 1; lane >= 0; lane--)
+        trim_lane(worker, lane, goal);
+    log_limited(LOG_LEVEL_WARN, "frame logs trimmed", LOG_STR("key", "limits.log_bytes"),
+                LOG_UINT("limit", worker->conf->limits.log_bytes),
+                LOG_UINT("now", worker->log_bytes));
+}
+
+/* Encodes once per encoding that has readers, appends once. */
+static void append(struct worker *worker, struct halley_lanes *lanes,
+                   const uint32_t encoded[ENCODING_COUNT], const struct message *message)
+{
+    struct halley_frame frames[HALLEY_ENCODINGS] = {{0}};
+    for (int e = 0; e < ENCODING_COUNT; e++) {
+        struct buf *scratch = &worker->scratch[e];
+        buf_clear(scratch);
+        if (encoded[e] == 0)
+            continue;
+        adapter_of_encoding((enum encoding)e)->append_message(scratch, message);
+        if (scratch->failed) {
+            metric_add(&worker->metrics.drops[DROP_NO_MEMORY][message->lane], 1);
+            return;
+        }
+        frames[e] = (struct halley_frame){scratch->data, scratch->len};
+    }
+    size_t before = halley_lanes_memory(lanes);
+    int error = halley_lanes_append(lanes, &worker->policies[message->lane], (int)message->lane,
+                                    worker->now_ms, message->type_index, frames);
+    count_logs(worker, before, halley_lanes_memory(lanes));
+    if (error)
+        metric_add(&worker->metrics.drops[error == HALLEY_FRAMELOG_ERR_TOO_LARGE
+                                              ? DROP_TOO_LARGE
+                                              : DROP_NO_MEMORY][message->lane],
+                   1);
+    else
+        metric_add(&worker->metrics.appended, 1);
+}
+
+void room_deliver(struct worker *worker, const struct message *message)
+{
+    require_own_thread(worker);
+    if (message->room.len == 0) {
+        append(worker, &worker->all, worker->open_encoded, message);
+        flush_schedule(worker, &worker->all, &worker->all_sweep, worker->slot_cap,
+                       &worker->all_timer, &worker->all_due_ms);
+        flush_choke(worker, &worker->all, &worker->all_sweep, worker->slot_cap, (int)message->lane);
+        return;
+    }
+    struct room *room = room_find(worker, message->room, message->room_hash);
+    if (!room || !room->live)
+        return; /* its last viewer left while the message was on its way, or nobody was let in yet */
+    append(worker, &room->lanes, room->encoded, message);
+    if (list_empty(&room->active))
+        list_append(&worker->active, &room->active);
+    if (worker->log_bytes > worker->conf->limits.log_bytes)
+        trim_logs(worker);
+    flush_schedule(worker, &room->lanes, &room->sweep, room->count, &room->timer, &room->due_ms);
+    flush_choke(worker, &room->lanes, &room->sweep, room->count, (int)message->lane);
+}
+
+void rooms_expire(struct worker *worker)
+{
+    size_t before = halley_lanes_memory(&worker->all);
+    halley_lanes_expire(&worker->all, worker->policies, worker->now_ms);
+    count_logs(worker, before, halley_lanes_memory(&worker->all));
+    struct link *next;
+    for (struct link *at = worker->active.next; at != &worker->active; at = next) {
+        next = at->next;
+        struct room *room = CONTAINER_OF(at, struct room, active);
+        before = halley_lanes_memory(&room->lanes);
+        bool left = halley_lanes_expire(&room->lanes, worker->policies, worker->now_ms);
+        count_logs(worker, before, halley_lanes_memory(&room->lanes));
+        if (!left)
+            list_remove(at);
+    }
+}

@@ -1,0 +1,345 @@
+#include "worker/internal.h"
+
+#include "base/log.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+enum { LONG_HEAD_BYTES = 4 }; /* head of a frame of 126 to 65,535 bytes (RFC 6455 §5.2) */
+
+static const uint16_t statuses[] = {
+#define X(name, status, label) [name] = status,
+    HANDSHAKE_RESULTS(X)
+#undef X
+};
+
+static const char *status_text(int status)
+{
+    switch (status) {
+    case 200:
+        return "OK";
+    case 400:
+        return "Bad Request";
+    case 404:
+        return "Not Found";
+    case 405:
+        return "Method Not Allowed";
+    case 426:
+        return "Upgrade Required";
+    case 431:
+        return "Request Header Fields Too Large";
+    default:
+        return "Service Unavailable";
+    }
+}
+
+/* Queues a whole HTTP answer and closes behind it. */
+static void answer_http(struct worker *worker, struct viewer *viewer, enum handshake_result result,
+                        struct bytes body)
+{
+    struct buf *out = reply_begin(worker, viewer);
+    int status = statuses[result];
+    buf_printf(out, "HTTP/1.1 %d %s\r\n", status, status_text(status));
+    if (status == 426)
+        BUF_LIT(out, "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
+    if (status == 405)
+        BUF_LIT(out, "Allow: GET\r\n");
+    if (status == 503)
+        buf_printf(out, "Retry-After: %u\r\n", 1 + worker_random(worker) % 5);
+    buf_printf(out, "Content-Type: %s\r\nContent-Length: %zu\r\n%sCache-Control: no-store\r\n\r\n",
+               result == HANDSHAKE_HEALTH ? "text/plain" : "application/json", body.len,
+               status == 426 ? "Connection: Upgrade, close\r\n" : "Connection: close\r\n");
+    buf_bytes(out, body);
+    metric_add(&worker->metrics.handshakes[result], 1);
+    viewer_finish(worker, viewer, CLOSE_REFUSED);
+    reply_end(worker, viewer);
+}
+
+void welcome_refuse(struct worker *worker, struct viewer *viewer, enum handshake_result result,
+                    const char *code, const char *message)
+{
+    struct buf body = {0};
+    BUF_LIT(&body, "{\"error\":");
+    json_quote(&body, bytes_str(code));
+    BUF_LIT(&body, ",\"message\":");
+    json_quote(&body, bytes_str(message));
+    BUF_LIT(&body, "}");
+    answer_http(worker, viewer, result, buf_view(&body));
+    buf_fini(&body);
+}
+
+/* What the query asks for. Names are decoded and checked; rooms are kept as length-prefixed names. */
+struct wishes {
+    struct buf rooms;
+    uint32_t room_count;
+    char user[USER_NAME_MAX + 1];
+    char eio[4];
+    char transport[16];
+    bool refuse_close;
+    const char *wrong; /* what is malformed; NULL: nothing */
+};
+
+static void keep_text(struct bytes raw, char *out, size_t cap)
+{
+    ssize_t len = query_decode(raw, out, cap - 1);
+    if (len < 0)
+        len = snprintf(out, cap, "?");
+    out[len] = '\0';
+}
+
+static void keep_room(struct wishes *wishes, struct bytes raw)
+{
+    char room[ROOM_NAME_MAX];
+    ssize_t len = query_decode(raw, room, sizeof(room));
+    if (len < 0 || !name_is_room(bytes_of(room, (size_t)len))) {
+        wishes->wrong = "room: 1 to 64 bytes of A-Z a-z 0-9 _ . : - are allowed";
+        return;
+    }
+    buf_byte(&wishes->rooms, (char)len);
+    buf_append(&wishes->rooms, room, (size_t)len);
+    wishes->room_count++;
+}
+
+static void keep_user(struct wishes *wishes, struct bytes raw)
+{
+    ssize_t len = query_decode(raw, wishes->user, USER_NAME_MAX);
+    if (len < 0 || !name_is_user(bytes_of(wishes->user, (size_t)len))) {
+        wishes->wrong = "user: 1 to 64 printable ASCII bytes but \" and \\ are allowed";
+        len = 0;
+    }
+    wishes->user[len] = '\0';
+}
+
+static void check_session(struct wishes *wishes, struct bytes raw)
+{
+    char session[ROOM_NAME_MAX];
+    ssize_t len = query_decode(raw, session, sizeof(session));
+    if (len < 0 || !name_is_room(bytes_of(session, (size_t)len)))
+        wishes->wrong = "session: 1 to 64 bytes of A-Z a-z 0-9 _ . : - are allowed";
+}
+
+static void read_query(struct bytes query, struct wishes *wishes)
+{
+    struct bytes name;
+    struct bytes raw;
+    while (query_next(&query, &name, &raw)) {
+        if (bytes_is(name, "room"))
+            keep_room(wishes, raw);
+        else if (bytes_is(name, "user"))
+            keep_user(wishes, raw);
+        else if (bytes_is(name, "session"))
+            check_session(wishes, raw);
+        else if (bytes_is(name, "EIO"))
+            keep_text(raw, wishes->eio, sizeof(wishes->eio));
+        else if (bytes_is(name, "transport"))
+            keep_text(raw, wishes->transport, sizeof(wishes->transport));
+        else if (bytes_is(name, "refuse"))
+            wishes->refuse_close = bytes_is(raw, "close");
+    }
+}
+
+void welcome_opening(const struct worker *worker, const struct viewer *viewer,
+                     struct opening *opening, char *connection, char *user)
+{
+    viewer_connection_id(worker, viewer, connection);
+    *opening = (struct opening){.connection = bytes_str(connection),
+                                .user = viewer_user(worker, viewer, user),
+                                .node = bytes_str(worker->conf->server.node),
+                                .interval_ms = worker->conf->heartbeat.interval_ms,
+                                .timeout_ms = worker->conf->heartbeat.timeout_ms,
+                                .max_payload = worker->conf->limits.message_bytes};
+}
+
+/* The longest message that fits one TCP segment with its frame head, as far as it is known now; 0: not known. */
+static uint32_t frame_bytes(const struct viewer *viewer)
+{
+    int segment = 0;
+    socklen_t len = sizeof(segment);
+    if (getsockopt(viewer->fd, IPPROTO_TCP, TCP_MAXSEG, &segment, &len) != 0 ||
+        segment <= LONG_HEAD_BYTES)
+        return 0;
+    return (uint32_t)segment - LONG_HEAD_BYTES;
+}
+
+static void append_switching(struct buf *out, const struct head *head)
+{
+    char accept[WS_ACCEPT_LEN];
+    head_accept(head->key, accept);
+    BUF_LIT(out, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: "
+                 "Upgrade\r\nSec-WebSocket-Accept: ");
+    buf_append(out, accept, sizeof(accept));
+    if (head->subprotocol_v1)
+        BUF_LIT(out, "\r\nSec-WebSocket-Protocol: halley.v1.json");
+    BUF_LIT(out, "\r\n\r\n");
+}
+
+/* Everything that the node refuses now but may grant later. */
+static bool is_full(const struct worker *worker)
+{
+    return atomic_load_explicit(worker->setup.connections, memory_order_relaxed) >
+           atomic_load_explicit(worker->setup.connections_limit, memory_order_relaxed);
+}
+
+/* Browsers can't read a refused handshake: on their wish it is a WebSocket that is closed with 4503 at once. */
+static void refuse_by_close(struct worker *worker, struct viewer *viewer, const struct head *head,
+                            const char *reason)
+{
+    struct notice goodbye = {.kind = NOTICE_GOODBYE,
+                             .reason = reason,
+                             .retry_after_ms = 1000 + worker_random(worker) % 4000};
+    struct buf *out = reply_begin(worker, viewer);
+    append_switching(out, head);
+    adapter_native.append_notice(out, &goodbye);
+    ws_frame_close(out, 4503, reason);
+    metric_add(&worker->metrics.handshakes[worker->stopping ? HANDSHAKE_DRAINING : HANDSHAKE_FULL],
+               1);
+    viewer_finish(worker, viewer, CLOSE_REFUSED);
+    reply_end(worker, viewer);
+}
+
+/* Returns true when the viewer was refused. */
+static bool refuse_if_full(struct worker *worker, struct viewer *viewer, const struct head *head,
+                           const struct wishes *wishes, bool native)
+{
+    if (!worker->stopping && !is_full(worker))
+        return false;
+    if (native && wishes->refuse_close)
+        refuse_by_close(worker, viewer, head, worker->stopping ? "drain" : "full");
+    else if (worker->stopping)
+        welcome_refuse(worker, viewer, HANDSHAKE_DRAINING, "unavailable",
+                       "this node stops; come back to another one");
+    else
+        welcome_refuse(worker, viewer, HANDSHAKE_FULL, "unavailable",
+                       "this node is full (limits.connections)");
+    return true;
+}
+
+static void enter_rooms(struct worker *worker, struct viewer *viewer, struct wishes *wishes)
+{
+    if (viewer->state == VIEWER_WAITING) { /* they take effect at the CONNECT */
+        if (wishes->rooms.len == 0)
+            return;
+        struct extras *extras = extras_of(worker, viewer);
+        if (!extras) {
+            viewer_close(worker, viewer, CLOSE_INTERNAL);
+            return;
+        }
+        buf_bytes(&extras->rooms, buf_view(&wishes->rooms));
+        extras_settle(worker, viewer);
+        return;
+    }
+    const struct buf *rooms = &wishes->rooms;
+    for (size_t at = 0; at < rooms->len; at += 1 + (size_t)rooms->data[at])
+        intents_join_query(worker, viewer, bytes_of(rooms->data + at + 1, (size_t)rooms->data[at]));
+}
+
+static void upgrade(struct worker *worker, struct viewer *viewer, const struct head *head,
+                    struct wishes *wishes, const struct adapter *adapter)
+{
+    if (wishes->user[0] && adapter && !(viewer->user = strdup(wishes->user))) {
+        viewer_close(worker, viewer, CLOSE_INTERNAL);
+        return;
+    }
+    viewer_set_adapter(viewer, adapter);
+    viewer->echo = !adapter;
+    struct buf *out = reply_begin(worker, viewer);
+    append_switching(out, head);
+    metric_add(&worker->metrics.handshakes[HANDSHAKE_OK], 1);
+    viewer_set_state(worker, viewer,
+                     adapter && adapter->connect_expected ? VIEWER_WAITING : VIEWER_OPEN);
+    if (adapter) {
+        char connection[CONNECTION_ID_LEN + 1];
+        char user[USER_NAME_MAX + 1];
+        struct opening opening;
+        welcome_opening(worker, viewer, &opening, connection, user);
+        opening.frame_bytes = adapter == &adapter_native ? frame_bytes(viewer) : 0;
+        adapter->append_opening(out, &opening);
+    }
+    if (viewer->state == VIEWER_OPEN && viewer_opened(worker, viewer) != 0) {
+        viewer_close(worker, viewer, CLOSE_INTERNAL);
+    } else {
+        halley_heartbeat_init(&viewer->beat, worker->now_ms);
+        viewer_set_timer(worker, viewer,
+                         worker->conf->heartbeat.interval_ms /
+                             2); /* the first look, at no cost to a storm */
+        enter_rooms(worker, viewer, wishes);
+    }
+    reply_end(worker, viewer);
+}
+
+/* Which protocol a request is for; NULL: it was answered. */
+static const struct adapter *socketio_adapter(struct worker *worker, struct viewer *viewer,
+                                              const struct wishes *wishes)
+{
+    if (strcmp(wishes->transport, "websocket") != 0) {
+        answer_http(worker, viewer, HANDSHAKE_MALFORMED,
+                    BYTES_LIT("{\"code\":0,\"message\":\"Transport unknown\"}"));
+        return NULL;
+    }
+    if (wishes->eio[0] == '\0' || strcmp(wishes->eio, "3") == 0)
+        return &adapter_engineio3;
+    if (strcmp(wishes->eio, "4") == 0)
+        return &adapter_engineio4;
+    answer_http(worker, viewer, HANDSHAKE_MALFORMED,
+                BYTES_LIT("{\"code\":5,\"message\":\"Unsupported protocol version\"}"));
+    return NULL;
+}
+
+static void refuse_upgrade(struct worker *worker, struct viewer *viewer, int status)
+{
+    if (status == 405)
+        welcome_refuse(worker, viewer, HANDSHAKE_METHOD, "method-not-allowed",
+                       "only GET is served here");
+    else if (status == 426)
+        welcome_refuse(
+            worker, viewer, HANDSHAKE_NO_UPGRADE, "upgrade-required",
+            "this is a WebSocket endpoint: ask for an upgrade with Sec-WebSocket-Version: 13");
+    else
+        welcome_refuse(worker, viewer, HANDSHAKE_MALFORMED, "bad-message",
+                       "Sec-WebSocket-Key: one, base64 of 16 bytes, is needed");
+}
+
+static void welcome_websocket(struct worker *worker, struct viewer *viewer, const struct head *head,
+                              struct wishes *wishes)
+{
+    bool socketio = bytes_is(head->path, "/socket.io/") || bytes_is(head->path, "/socket.io");
+    bool native = bytes_is(head->path, "/ws");
+    bool echo = worker->conf->server.echo && bytes_is(head->path, "/echo");
+    const struct adapter *adapter = native ? &adapter_native : NULL;
+    if (!socketio && !native && !echo) {
+        welcome_refuse(worker, viewer, HANDSHAKE_NOT_FOUND, "not-found",
+                       "served here: /ws, /socket.io/, /healthz");
+        return;
+    }
+    if (socketio && !(adapter = socketio_adapter(worker, viewer, wishes)))
+        return;
+    int status = head_upgrade_status(head);
+    if (status != 0) {
+        refuse_upgrade(worker, viewer, status);
+    } else if (wishes->wrong) {
+        welcome_refuse(worker, viewer, HANDSHAKE_MALFORMED, "bad-name", wishes->wrong);
+    } else if (wishes->rooms.failed) {
+        viewer_close(worker, viewer, CLOSE_INTERNAL);
+    } else if (!refuse_if_full(worker, viewer, head, wishes, native)) {
+        upgrade(worker, viewer, head, wishes, adapter);
+    }
+}
+
+void welcome(struct worker *worker, struct viewer *viewer, const struct head *head)
+{
+    if (bytes_is(head->path, "/healthz")) {
+        if (!bytes_is(head->method, "GET") && !bytes_is(head->method, "HEAD"))
+            refuse_upgrade(worker, viewer, 405);
+        else
+            answer_http(worker, viewer, worker->stopping ? HANDSHAKE_DRAINING : HANDSHAKE_HEALTH,
+                        worker->stopping ? BYTES_LIT("draining\n") : BYTES_LIT("ok\n"));
+        return;
+    }
+    struct wishes wishes = {0};
+    read_query(head->query, &wishes);
+    welcome_websocket(worker, viewer, head, &wishes);
+    buf_fini(&wishes.rooms);
+}

@@ -1,0 +1,121 @@
+/* worker.h: one thread with its own loop, listeners, viewers and rooms.
+ *
+ * Workers share no mutable state. Room messages come in through one bounded ring per lane, everything else through a mailbox; what
+ * a worker wants of the node goes out through the node's mailbox.
+ *
+ * Path:      node (dispatch) -> [worker] -> viewers; viewers -> [worker] -> node.
+ * Threads:   the functions below run on the main thread; all else on the worker's own.
+ * Ownership: owns its listeners' descriptors, viewers, rooms, logs; references the conf.
+ * Limits:    limits.* and lane.* of the conf.
+ */
+#pragma once
+
+#include "base/list.h"
+#include "base/mailbox.h"
+#include "conf/conf.h"
+#include "metrics/metrics.h"
+#include "protocol/intent.h"
+
+struct worker;
+
+enum command_kind {
+    /* node to worker */
+    COMMAND_ROOM_LIVE,    /* text: room; its subscription is confirmed */
+    COMMAND_ROOM_REFUSED, /* text: room; the node can't take it (limits.rooms) */
+    COMMAND_PUBLISHED,    /* viewer, ref, result: the fate of a COMMAND_PUBLISH */
+    COMMAND_CONF,         /* object: struct conf with a reference for the worker */
+    COMMAND_QUERY,        /* object: struct worker_query */
+    COMMAND_STOP,         /* say goodbye to all viewers, close, then answer COMMAND_STOPPED */
+    COMMAND_EXIT,         /* close every handle and end the thread */
+    /* worker to node */
+    COMMAND_HOLD,    /* text: room; the worker has its first viewer */
+    COMMAND_RELEASE, /* text: room; its last viewer left */
+    COMMAND_PUBLISH, /* text: room, then the payload; answered by COMMAND_PUBLISHED when ref is present */
+    COMMAND_QUERY_DONE,
+    COMMAND_STOPPED
+};
+
+struct command {
+    struct link link;
+    enum command_kind kind;
+    uint32_t worker; /* index of the worker that sent it, or that it is for */
+    uint32_t slot;   /* viewer: slot and id */
+    uint64_t id;
+    struct intent_ref ref;
+    int result;
+    enum lane lane; /* PUBLISH: of the type */
+    void *object;
+    uint32_t room_len;
+    uint32_t payload_len;
+    char text[]; /* room, payload */
+};
+
+static inline struct bytes command_room(const struct command *command)
+{
+    return bytes_of(command->text, command->room_len);
+}
+
+static inline struct bytes command_payload(const struct command *command)
+{
+    return bytes_of(command->text + command->room_len, command->payload_len);
+}
+
+/* Returns NULL when memory is out. Free with free(). */
+struct command *command_create(enum command_kind kind, struct bytes room, struct bytes payload);
+
+/* A question to all workers; each fills its own answer, the last one back completes it. */
+enum query_kind { QUERY_ROOMS, QUERY_ROOM, QUERY_CONNECTIONS, QUERY_KICK };
+
+struct query_answer {
+    struct buf
+        text; /* ROOMS: records {u32 viewers, u8 length, name}; CONNECTIONS: JSON objects, comma-separated */
+    uint64_t count;     /* ROOM: viewers; CONNECTIONS, KICK: connections */
+    bool found;         /* ROOM */
+    uint64_t log_bytes; /* ROOM */
+};
+
+struct worker_query {
+    struct link link; /* on the node's list */
+    enum query_kind kind;
+    char name[USER_NAME_MAX + 1];
+    size_t name_len;
+    void *request;       /* the node's */
+    uint32_t unanswered; /* main thread */
+    uint32_t workers;
+    struct query_answer answers[]; /* one per worker */
+};
+
+struct worker_setup {
+    uint32_t index;
+    struct conf *conf;    /* referenced by create */
+    const int *listeners; /* descriptors; taken over */
+    uint32_t listener_count;
+    uint32_t connection_seed;                  /* makes connection ids unique over restarts */
+    _Atomic uint32_t *connections;             /* of the whole node, shared by all workers */
+    const _Atomic uint32_t *connections_limit; /* may change when the conf is reloaded */
+    struct mailbox *node_mailbox;
+    void (*wake_node)(void *ctx); /* thread-safe */
+    void *ctx;
+};
+
+/* Makes the worker and starts its thread. Returns 0 or a libuv error; the listeners are taken over in any case. */
+int worker_create(struct worker **out, const struct worker_setup *setup);
+
+/* Puts a room message into its lane's ring and takes a reference of its own. Returns false when the ring is full. Call worker_wake() when a batch is through. */
+bool worker_deliver(struct worker *worker, struct message *message);
+
+/* Messages that the ring of this lane can still take. */
+uint32_t worker_room_left(const struct worker *worker, enum lane lane);
+
+/* Gives a command to the worker and wakes it. */
+void worker_post(struct worker *worker, struct command *command);
+
+void worker_wake(struct worker *worker);
+
+/* Counts up as long as the worker's loop turns: the watchdog is fed only when all did. */
+uint64_t worker_ticks(const struct worker *worker);
+
+struct worker_metrics *worker_metrics(struct worker *worker);
+
+/* After COMMAND_EXIT was posted: waits for the thread's end and frees everything. NULL is fine. */
+void worker_join(struct worker *worker);

@@ -1,0 +1,5 @@
+/* test_node.h: the groups that test_node.c runs. Each returns its number of failed tests. */
+#pragma once
+
+int run_doctor_tests(void);
+int run_notify_tests(void);
