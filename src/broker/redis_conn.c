@@ -253,7 +253,7 @@ static bool take_replies(struct redis_conn *conn)
     }
 }
 
-/* Returns the number of bytes read; 0 when there are none for now or the connection is lost. */
+/* Returns the number of bytes read; 0 when none wait in the socket or the connection is lost. */
 static size_t read_chunk(struct redis_conn *conn)
 {
     char chunk[READ_CHUNK];

@@ -36,9 +36,9 @@ static const char *status_text(int status)
     }
 }
 
-/* Queues a whole HTTP answer and closes behind it. */
+/* Queues a whole HTTP answer and closes behind it. A HEAD gets the head alone (RFC 9110 §9.3.2). */
 static void answer_http(struct worker *worker, struct viewer *viewer, enum handshake_result result,
-                        struct bytes body)
+                        struct bytes body, bool head_only)
 {
     struct buf *out = reply_begin(worker, viewer);
     int status = statuses[result];
@@ -52,7 +52,8 @@ static void answer_http(struct worker *worker, struct viewer *viewer, enum hands
     buf_printf(out, "Content-Type: %s\r\nContent-Length: %zu\r\n%sCache-Control: no-store\r\n\r\n",
                result == HANDSHAKE_HEALTH ? "text/plain" : "application/json", body.len,
                status == 426 ? "Connection: Upgrade, close\r\n" : "Connection: close\r\n");
-    buf_bytes(out, body);
+    if (!head_only)
+        buf_bytes(out, body);
     metric_add(&worker->metrics.handshakes[result], 1);
     viewer_finish(worker, viewer, CLOSE_REFUSED);
     reply_end(worker, viewer);
@@ -67,7 +68,7 @@ void welcome_refuse(struct worker *worker, struct viewer *viewer, enum handshake
     BUF_LIT(&body, ",\"message\":");
     json_quote(&body, bytes_str(message));
     BUF_LIT(&body, "}");
-    answer_http(worker, viewer, result, buf_view(&body));
+    answer_http(worker, viewer, result, buf_view(&body), false);
     buf_fini(&body);
 }
 
@@ -276,7 +277,7 @@ static const struct adapter *socketio_adapter(struct worker *worker, struct view
 {
     if (strcmp(wishes->transport, "websocket") != 0) {
         answer_http(worker, viewer, HANDSHAKE_MALFORMED,
-                    BYTES_LIT("{\"code\":0,\"message\":\"Transport unknown\"}"));
+                    BYTES_LIT("{\"code\":0,\"message\":\"Transport unknown\"}"), false);
         return NULL;
     }
     if (wishes->eio[0] == '\0' || strcmp(wishes->eio, "3") == 0)
@@ -284,7 +285,7 @@ static const struct adapter *socketio_adapter(struct worker *worker, struct view
     if (strcmp(wishes->eio, "4") == 0)
         return &adapter_engineio4;
     answer_http(worker, viewer, HANDSHAKE_MALFORMED,
-                BYTES_LIT("{\"code\":5,\"message\":\"Unsupported protocol version\"}"));
+                BYTES_LIT("{\"code\":5,\"message\":\"Unsupported protocol version\"}"), false);
     return NULL;
 }
 
@@ -335,7 +336,8 @@ void welcome(struct worker *worker, struct viewer *viewer, const struct head *he
             refuse_upgrade(worker, viewer, 405);
         else
             answer_http(worker, viewer, worker->stopping ? HANDSHAKE_DRAINING : HANDSHAKE_HEALTH,
-                        worker->stopping ? BYTES_LIT("draining\n") : BYTES_LIT("ok\n"));
+                        worker->stopping ? BYTES_LIT("draining\n") : BYTES_LIT("ok\n"),
+                        bytes_is(head->method, "HEAD"));
         return;
     }
     struct wishes wishes = {0};

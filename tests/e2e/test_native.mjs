@@ -153,6 +153,12 @@ for (const [what, target, options, status] of [
 await check("/healthz on the viewers' port says 200", async () => {
     const answer = await rawRequest(port, 'GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n');
     equal(answer.status, 200, 'status');
+    equal(answer.text, 'ok\n', 'body');
+});
+
+await check('/healthz: HEAD is answered as GET, without the body (RFC 9110 §9.3.2)', async () => {
+    const answer = await rawRequest(port, 'HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n');
+    equal([answer.status, answer.headers['content-length'], answer.text], [200, '3', ''], 'status, length, body');
 });
 
 await check('handshake: bytes that follow the head at once are read', async () => {
