@@ -3,6 +3,8 @@
 #include "base/log.h"
 #include "broker/broker_backend.h"
 
+#include <stdio.h>
+
 static struct broker_limits limits_of(const struct conf *conf)
 {
     return (struct broker_limits){
@@ -24,7 +26,7 @@ struct broker *broker_create(uv_loop_t *loop, const struct conf *conf,
     if (broker_url_parse(conf->broker.url, &url, &why) != 0)
         log_error("broker.url cannot be used", LOG_STR("reason", why));
     else if (url.scheme == BROKER_SCHEME_REDIS)
-        broker = redis_broker_create(loop, &url, conf->broker.prefix);
+        broker = redis_broker_create(loop, &url, conf->broker.prefix, conf->server.node);
     else
         broker = memory_broker_create(loop);
     if (!broker)
@@ -33,6 +35,7 @@ struct broker *broker_create(uv_loop_t *loop, const struct conf *conf,
     broker->events = *events;
     broker->ctx = ctx;
     broker->limits = limits_of(conf);
+    snprintf(broker->prefix, sizeof(broker->prefix), "%s", conf->broker.prefix);
     return broker;
 }
 
@@ -57,6 +60,34 @@ int broker_publish(struct broker *broker, enum broker_channel channel, struct by
                    struct bytes payload, uint64_t token)
 {
     return broker->backend->publish(broker, channel, room, payload, token);
+}
+
+bool broker_has_commands(const struct broker *broker)
+{
+    return broker->backend->call;
+}
+
+const char *broker_prefix(const struct broker *broker)
+{
+    return broker->prefix;
+}
+
+int broker_call(struct broker *broker, const struct bytes *args, uint32_t count,
+                broker_reply on_reply, void *owner, uint64_t token)
+{
+    if (!broker->backend->call)
+        return BROKER_ERR_REFUSED;
+    return broker->backend->call(broker, args, count, on_reply, owner, token);
+}
+
+int broker_eval(struct broker *broker, const struct broker_script *script, const struct bytes *keys,
+                uint32_t key_count, const struct bytes *args, uint32_t arg_count,
+                broker_reply on_reply, void *owner, uint64_t token)
+{
+    if (!broker->backend->eval)
+        return BROKER_ERR_REFUSED;
+    return broker->backend->eval(broker, script, keys, key_count, args, arg_count, on_reply, owner,
+                                 token);
 }
 
 void broker_resume(struct broker *broker)

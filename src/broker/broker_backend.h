@@ -27,6 +27,12 @@ struct broker_backend {
     void (*unsubscribe)(struct broker *broker, struct bytes room);
     int (*publish)(struct broker *broker, enum broker_channel channel, struct bytes room,
                    struct bytes payload, uint64_t token);
+    /* Both NULL: it takes no commands. */
+    int (*call)(struct broker *broker, const struct bytes *args, uint32_t count,
+                broker_reply on_reply, void *owner, uint64_t token);
+    int (*eval)(struct broker *broker, const struct broker_script *script, const struct bytes *keys,
+                uint32_t key_count, const struct bytes *args, uint32_t arg_count,
+                broker_reply on_reply, void *owner, uint64_t token);
     void (*resume)(struct broker *broker);
     void (*set_limits)(struct broker *broker); /* limits is new */
     void (*get_stats)(const struct broker *broker, struct broker_stats *stats);
@@ -38,11 +44,12 @@ struct broker {
     struct broker_events events;
     void *ctx;
     struct broker_limits limits;
+    char prefix[CONF_ADDRESS_MAX];
     void (*on_closed)(void *ctx); /* set by broker_close() */
-    bool closing;                 /* after it only on_published and on_closed are called */
+    bool closing; /* after it only on_published, broker_reply and on_closed are called */
 };
 
 /* Each returns NULL when memory is out, and calls nothing before the loop runs: broker.c fills struct broker in. */
 struct broker *memory_broker_create(uv_loop_t *loop);
 struct broker *redis_broker_create(uv_loop_t *loop, const struct broker_url *url,
-                                   const char *prefix);
+                                   const char *prefix, const char *node);

@@ -115,7 +115,7 @@ static struct memory_message *message_create_from(enum broker_channel channel, s
         .channel = channel,
         .token = token,
         .since_ms = clock_ms(),
-        .room_len = channel == BROKER_ALL ? 0 : room.len,
+        .room_len = channel >= BROKER_ALL ? 0 : room.len,
         .payload_len = payload.len,
     };
     if (message->room_len > 0)
@@ -163,7 +163,7 @@ static void finish(struct memory_broker *memory, struct memory_message *message,
 static void deliver(struct memory_broker *memory, struct memory_message *message)
 {
     struct bytes room = bytes_of(message->text, message->room_len);
-    if (message->channel == BROKER_ALL || find(memory, room)) {
+    if (message->channel >= BROKER_ALL || find(memory, room)) {
         memory->stats.received++;
         memory->stats.received_bytes += message->payload_len;
         memory->base.events.on_message(

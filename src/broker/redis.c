@@ -1,6 +1,6 @@
-/* redis.c: the Redis backend: three connections, the rooms' subscriptions and the publishes between them.
+/* redis.c: the Redis backend: three connections, the rooms' subscriptions and what is asked between them.
  *
- * `high` and `normal` subscribe, `publish` pipelines PUBLISH. The normal connection never reads before the high one
+ * `high` and `normal` subscribe, `publish` pipelines PUBLISH and all other commands. The normal connection never reads before the high one
  * is drained, so that priority begins at Redis. Everything that is to be sent is gathered in one loop turn.
  */
 #include "base/clock.h"
@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "broker/broker_backend.h"
 #include "broker/redis_conn.h"
-#include "broker/redis_pending.h"
+#include "broker/redis_publisher.h"
 #include "broker/redis_rooms.h"
 
 #include <stdlib.h>
@@ -27,15 +27,13 @@ struct redis_broker {
     struct broker_url url;
     struct redis_conn conns[CONNS];
     struct redis_rooms rooms;
-    struct redis_pending pending;
+    struct redis_publisher publisher;
     struct redis_handles handles;
     uv_idle_t turn; /* runs once in the next loop turn, when something is to be done */
     bool ready;
     bool resuming;
     uint64_t received;
     uint64_t received_bytes;
-    uint64_t published;
-    uint64_t publish_failed;
 };
 
 static void on_turn(uv_idle_t *turn);
@@ -60,22 +58,6 @@ static void schedule(struct redis_broker *redis)
     /* An idle handle: it makes the loop go round at once, wherever in the turn this is called. */
     if (!redis->base.closing)
         uv_idle_start(&redis->turn, on_turn);
-}
-
-static void answer(struct redis_broker *redis, uint64_t token, int result)
-{
-    if (result == 0)
-        redis->published++;
-    else
-        redis->publish_failed++;
-    redis->base.events.on_published(redis->base.ctx, token, result);
-}
-
-static void answer_all(struct redis_broker *redis, int result)
-{
-    uint64_t token;
-    while (redis_pending_shift(&redis->pending, &token))
-        answer(redis, token, result);
 }
 
 /* The only place where readiness changes. */
@@ -117,7 +99,7 @@ static void on_down(struct redis_conn *conn)
         redis_rooms_down(&redis->rooms, (enum redis_line)index);
     check_ready(redis);
     if (index == CONN_PUBLISH && !redis->base.closing)
-        answer_all(redis, BROKER_ERR_AWAY);
+        redis_publisher_lost(&redis->publisher);
 }
 
 static void on_drained(struct redis_conn *conn)
@@ -153,7 +135,7 @@ static void take_message(struct redis_broker *redis, enum redis_line line, struc
     redis->base.events.on_message(redis->base.ctx, kind, room, payload);
 }
 
-static int on_subscriber_reply(struct redis_conn *conn, const struct wire_reply *reply)
+static int on_subscriber_reply(struct redis_conn *conn, const struct broker_value *reply)
 {
     struct redis_broker *redis = broker_of(conn);
     enum redis_line line = (enum redis_line)index_of(conn);
@@ -174,24 +156,17 @@ static int on_subscriber_reply(struct redis_conn *conn, const struct wire_reply 
     return result;
 }
 
-static int on_publisher_reply(struct redis_conn *conn, const struct wire_reply *reply)
+static int on_publisher_reply(struct redis_conn *conn, const struct broker_value *reply)
 {
     struct redis_broker *redis = broker_of(conn);
-    uint64_t token;
-    bool refused = reply->top.type == WIRE_ERROR;
-    if ((!refused && reply->top.type != WIRE_INTEGER) ||
-        !redis_pending_shift(&redis->pending, &token))
-        return UV_EPROTO;
-    redis_conn_answered(conn);
-    if (refused)
-        log_limited(LOG_LEVEL_WARN, "redis refuses a publish", LOG_BYTES("error", reply->top.text),
-                    LOG_STR("advice", "grant this Redis user PUBLISH and the channels "
-                                      "<broker.prefix>:* (ACL SETUSER)"));
-    answer(redis, token, refused ? BROKER_ERR_REFUSED : 0);
-    return 0;
+    int result = redis_publisher_reply(&redis->publisher, reply);
+    /* Scripts that Redis did not know were asked once more. */
+    if (redis_conn_unsent(conn) > 0)
+        schedule(redis);
+    return result;
 }
 
-static int on_reply(struct redis_conn *conn, const struct wire_reply *reply)
+static int take_reply(struct redis_conn *conn, const struct broker_value *reply)
 {
     return index_of(conn) == CONN_PUBLISH ? on_publisher_reply(conn, reply)
                                           : on_subscriber_reply(conn, reply);
@@ -200,7 +175,7 @@ static int on_reply(struct redis_conn *conn, const struct wire_reply *reply)
 static const struct redis_conn_events conn_events = {
     .on_up = on_up,
     .on_down = on_down,
-    .on_reply = on_reply,
+    .on_reply = take_reply,
     .on_drained = on_drained,
     .before_read = before_read,
     .may_read = may_read,
@@ -273,43 +248,41 @@ static void redis_unsubscribe(struct broker *broker, struct bytes room)
     schedule(redis);
 }
 
-/* Appends the command, or leaves the output as it was. */
-static int append_publish(struct redis_broker *redis, struct bytes channel, struct bytes payload,
-                          uint64_t token)
-{
-    struct redis_conn *conn = &redis->conns[CONN_PUBLISH];
-    size_t need = payload.len + channel.len + 64; /* with lengths and line ends */
-    if (redis->pending.count >= redis->base.limits.pending ||
-        redis_conn_unsent(conn) + need > redis->base.limits.output_bytes)
-        return BROKER_ERR_FULL;
-    if (!buf_reserve(&conn->out, need)) {
-        conn->out.failed = false;
-        return BROKER_ERR_FULL;
-    }
-    if (redis_pending_push(&redis->pending, token, clock_ms()) != 0)
-        return BROKER_ERR_FULL;
-    wire_command_start(&conn->out, 3);
-    wire_command_arg(&conn->out, BYTES_LIT("PUBLISH"));
-    wire_command_arg(&conn->out, channel);
-    wire_command_arg(&conn->out, payload);
-    redis_conn_expect(conn, 1);
-    return 0;
-}
-
 static int redis_publish(struct broker *broker, enum broker_channel channel, struct bytes room,
                          struct bytes payload, uint64_t token)
 {
     struct redis_broker *redis = redis_of(broker);
     char text[REDIS_CHANNEL_MAX];
-    int result = BROKER_ERR_AWAY;
-    if (redis->ready && !broker->closing) {
-        struct bytes name = redis_names_channel(&redis->rooms.names, channel, room, text);
-        result = append_publish(redis, name, payload, token);
+    if (!redis->ready || broker->closing) {
+        redis->publisher.publish_failed++;
+        return BROKER_ERR_AWAY;
     }
+    struct bytes name = redis_names_channel(&redis->rooms.names, channel, room, text);
+    int result = redis_publisher_publish(&redis->publisher, name, payload, token);
     if (result == 0)
         schedule(redis);
-    else
-        redis->publish_failed++;
+    return result;
+}
+
+static int redis_call(struct broker *broker, const struct bytes *args, uint32_t count,
+                      broker_reply on_reply, void *owner, uint64_t token)
+{
+    struct redis_broker *redis = redis_of(broker);
+    int result = redis_publisher_call(&redis->publisher, args, count, on_reply, owner, token);
+    if (result == 0)
+        schedule(redis);
+    return result;
+}
+
+static int redis_eval(struct broker *broker, const struct broker_script *script,
+                      const struct bytes *keys, uint32_t key_count, const struct bytes *args,
+                      uint32_t arg_count, broker_reply on_reply, void *owner, uint64_t token)
+{
+    struct redis_broker *redis = redis_of(broker);
+    int result = redis_publisher_eval(&redis->publisher, script, keys, key_count, args, arg_count,
+                                      on_reply, owner, token);
+    if (result == 0)
+        schedule(redis);
     return result;
 }
 
@@ -333,11 +306,13 @@ static void redis_get_stats(const struct broker *broker, struct broker_stats *st
     stats->ready = redis->ready;
     stats->received = redis->received;
     stats->received_bytes = redis->received_bytes;
-    stats->published = redis->published;
-    stats->publish_failed = redis->publish_failed;
+    stats->published = redis->publisher.published;
+    stats->publish_failed = redis->publisher.publish_failed;
+    stats->calls = redis->publisher.calls;
+    stats->call_failed = redis->publisher.call_failed;
     stats->subscriptions = redis->rooms.wanted;
-    stats->pending = redis->pending.count;
-    stats->lag_ms = redis_pending_age_ms(&redis->pending, clock_ms());
+    stats->pending = redis->publisher.pending.count;
+    stats->lag_ms = redis_pending_age_ms(&redis->publisher.pending, clock_ms());
     for (int i = 0; i < CONNS; i++) {
         const struct redis_conn *conn = &redis->conns[i];
         stats->reconnects += conn->connects > 0 ? conn->connects - 1 : 0;
@@ -350,10 +325,10 @@ static void on_all_closed(void *ctx)
     struct redis_broker *redis = ctx;
     void (*on_closed)(void *) = redis->base.on_closed;
     void *closed_ctx = redis->base.ctx;
-    answer_all(redis, BROKER_ERR_AWAY);
+    redis_publisher_lost(&redis->publisher);
     for (int i = 0; i < CONNS; i++)
         redis_conn_fini(&redis->conns[i]);
-    redis_pending_fini(&redis->pending);
+    redis_publisher_fini(&redis->publisher);
     redis_rooms_fini(&redis->rooms);
     free(redis);
     on_closed(closed_ctx);
@@ -380,6 +355,8 @@ static const struct broker_backend backend = {
     .subscribe = redis_subscribe,
     .unsubscribe = redis_unsubscribe,
     .publish = redis_publish,
+    .call = redis_call,
+    .eval = redis_eval,
     .resume = redis_resume,
     .set_limits = redis_set_limits,
     .get_stats = redis_get_stats,
@@ -401,16 +378,18 @@ static void open_conn(struct redis_broker *redis, uv_loop_t *loop, int index)
 }
 
 struct broker *redis_broker_create(uv_loop_t *loop, const struct broker_url *url,
-                                   const char *prefix)
+                                   const char *prefix, const char *node)
 {
     struct redis_broker *redis = calloc(1, sizeof(struct redis_broker));
     if (!redis)
         return NULL;
-    if (redis_rooms_init(&redis->rooms, prefix, &rooms_events, redis) != 0) {
+    if (redis_rooms_init(&redis->rooms, prefix, node, &rooms_events, redis) != 0) {
         free(redis);
         return NULL;
     }
     redis->base.backend = &backend;
+    redis->publisher =
+        (struct redis_publisher){.broker = &redis->base, .conn = &redis->conns[CONN_PUBLISH]};
     redis->url = *url;
     (void)uv_idle_init(loop, &redis->turn); /* Always 0. */
     redis->handles.open++;

@@ -199,13 +199,13 @@ static void become_live(struct redis_conn *conn)
 }
 
 /* AUTH (when there is one) answers with +OK, PING with +PONG; any error means that this Redis can't serve us yet. */
-static void take_greeting(struct redis_conn *conn, const struct wire_reply *reply)
+static void take_greeting(struct redis_conn *conn, const struct broker_value *reply)
 {
     redis_conn_answered(conn);
     conn->greetings--;
     bool is_last = conn->greetings == 0;
-    if (reply->top.type == WIRE_ERROR)
-        redis_conn_fail(conn, is_last ? "it refuses PING" : "it refuses AUTH", reply->top.text);
+    if (reply->kind == BROKER_ERROR)
+        redis_conn_fail(conn, is_last ? "it refuses PING" : "it refuses AUTH", reply->text);
     else if (is_last && !wire_is_pong(reply))
         redis_conn_fail(conn, "its answer to PING is not PONG", no_detail());
     else if (is_last)
@@ -214,7 +214,7 @@ static void take_greeting(struct redis_conn *conn, const struct wire_reply *repl
 
 static void take_reply(struct redis_conn *conn)
 {
-    const struct wire_reply *reply = &conn->wire.reply;
+    const struct broker_value *reply = conn->wire.reply;
     if (conn->state == REDIS_CONN_GREETING) {
         take_greeting(conn, reply);
     } else if (conn->pinging && wire_is_pong(reply)) {
@@ -222,8 +222,8 @@ static void take_reply(struct redis_conn *conn)
         redis_conn_answered(conn);
     } else if (conn->events->on_reply(conn, reply) == 0 || conn->state != REDIS_CONN_LIVE) {
         return;
-    } else if (reply->top.type == WIRE_ERROR) {
-        redis_conn_fail(conn, "it refuses a command", reply->top.text);
+    } else if (reply->kind == BROKER_ERROR) {
+        redis_conn_fail(conn, "it refuses a command", reply->text);
     } else {
         conn->protocol_errors++;
         redis_conn_fail(conn, "it answers what was not asked", no_detail());

@@ -42,7 +42,7 @@ struct redis_conn_events {
         struct redis_conn *conn); /* was LIVE; all that was sent and not answered is lost */
     /* A reply that is no PONG. It and its text are borrowed. Returns 0, or negative to give the connection up as one
      * that makes no sense. */
-    int (*on_reply)(struct redis_conn *conn, const struct wire_reply *reply);
+    int (*on_reply)(struct redis_conn *conn, const struct broker_value *reply);
     void (*on_drained)(struct redis_conn *conn); /* all output is sent */
     /* Before it is read: what is more urgent may be read first. */
     void (*before_read)(struct redis_conn *conn);

@@ -2,11 +2,14 @@
 
 #include <stdio.h>
 
-void redis_names_init(struct redis_names *names, const char *prefix)
+void redis_names_init(struct redis_names *names, const char *prefix, const char *node)
 {
     snprintf(names->room, sizeof(names->room), "%.63s:room:{", prefix);
     snprintf(names->high, sizeof(names->high), "%.63s:high:{", prefix);
+    snprintf(names->nodes, sizeof(names->nodes), "%.63s:node:", prefix);
     snprintf(names->all, sizeof(names->all), "%.63s:all", prefix);
+    snprintf(names->users, sizeof(names->users), "%.63s:users", prefix);
+    snprintf(names->node, sizeof(names->node), "%s%.64s", names->nodes, node);
 }
 
 struct bytes redis_names_channel(const struct redis_names *names, enum broker_channel channel,
@@ -14,10 +17,16 @@ struct bytes redis_names_channel(const struct redis_names *names, enum broker_ch
 {
     if (channel == BROKER_ALL)
         return bytes_str(names->all);
-    struct bytes head = bytes_str(channel == BROKER_HIGH ? names->high : names->room);
+    if (channel == BROKER_USERS)
+        return bytes_str(names->users);
+    struct bytes head = bytes_str(channel == BROKER_NODE   ? names->nodes
+                                  : channel == BROKER_HIGH ? names->high
+                                                           : names->room);
     size_t len = room.len < ROOM_NAME_MAX ? room.len : ROOM_NAME_MAX;
     memcpy(text, head.data, head.len);
     memcpy(text + head.len, room.data, len);
+    if (channel == BROKER_NODE)
+        return bytes_of(text, head.len + len);
     text[head.len + len] = '}';
     return bytes_of(text, head.len + len + 1);
 }
@@ -43,7 +52,9 @@ bool redis_names_parse(const struct redis_names *names, struct bytes name,
         *channel = BROKER_HIGH;
         return true;
     }
-    *channel = BROKER_ALL;
     *room = bytes_of("", 0);
-    return bytes_is(name, names->all);
+    *channel = bytes_is(name, names->all)     ? BROKER_ALL
+               : bytes_is(name, names->users) ? BROKER_USERS
+                                              : BROKER_NODE;
+    return *channel != BROKER_NODE || bytes_is(name, names->node);
 }

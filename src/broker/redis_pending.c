@@ -19,21 +19,21 @@ static int grow(struct redis_pending *pending)
     return 0;
 }
 
-int redis_pending_push(struct redis_pending *pending, uint64_t token, uint64_t now_ms)
+int redis_pending_push(struct redis_pending *pending, const struct redis_pending_entry *entry)
 {
     if (pending->count == pending->cap && grow(pending) != 0)
         return -1;
     uint32_t at = (pending->head + pending->count) & (pending->cap - 1);
-    pending->entries[at] = (struct redis_pending_entry){token, now_ms};
+    pending->entries[at] = *entry;
     pending->count++;
     return 0;
 }
 
-bool redis_pending_shift(struct redis_pending *pending, uint64_t *token)
+bool redis_pending_shift(struct redis_pending *pending, struct redis_pending_entry *entry)
 {
     if (pending->count == 0)
         return false;
-    *token = pending->entries[pending->head].token;
+    *entry = pending->entries[pending->head];
     pending->head = (pending->head + 1) & (pending->cap - 1);
     pending->count--;
     if (pending->count == 0 && pending->cap > PENDING_CAP_KEPT)

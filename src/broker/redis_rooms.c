@@ -30,7 +30,7 @@ static struct bytes name_of(const struct redis_room *room)
     return bytes_of(room->name, room->len);
 }
 
-static bool is_all(const struct redis_room *room)
+static bool is_fixed(const struct redis_room *room)
 {
     return room->len == 0;
 }
@@ -101,23 +101,36 @@ static void forget(struct redis_rooms *rooms, struct redis_room *room)
     free(room);
 }
 
-int redis_rooms_init(struct redis_rooms *rooms, const char *prefix,
+/* A channel that every node listens to. */
+static struct redis_room *fixed_create(struct redis_rooms *rooms)
+{
+    struct redis_room *room = room_create(BYTES_LIT(""));
+    if (!room)
+        return NULL;
+    room->want = true;
+    room->on[REDIS_LINE_HIGH].state = ROOM_SUBSCRIBED; /* There is no such channel. */
+    set_resync(rooms, room, REDIS_LINE_NORMAL, true);
+    plan(rooms, room, REDIS_LINE_NORMAL);
+    return room;
+}
+
+int redis_rooms_init(struct redis_rooms *rooms, const char *prefix, const char *node,
                      const struct redis_rooms_events *events, void *ctx)
 {
     *rooms = (struct redis_rooms){.events = *events, .ctx = ctx};
-    redis_names_init(&rooms->names, prefix);
+    redis_names_init(&rooms->names, prefix, node);
     list_init(&rooms->announce);
     for (unsigned line = 0; line < REDIS_LINES; line++) {
         list_init(&rooms->subscribe[line]);
         list_init(&rooms->unsubscribe[line]);
     }
-    rooms->all = room_create(BYTES_LIT(""));
-    if (!rooms->all)
-        return UV_ENOMEM;
-    rooms->all->want = true;
-    rooms->all->on[REDIS_LINE_HIGH].state = ROOM_SUBSCRIBED; /* There is no such channel. */
-    set_resync(rooms, rooms->all, REDIS_LINE_NORMAL, true);
-    plan(rooms, rooms->all, REDIS_LINE_NORMAL);
+    for (unsigned i = 0; i < REDIS_FIXED; i++) {
+        rooms->fixed[i] = fixed_create(rooms);
+        if (!rooms->fixed[i]) {
+            redis_rooms_fini(rooms);
+            return UV_ENOMEM;
+        }
+    }
     return 0;
 }
 
@@ -137,7 +150,8 @@ void redis_rooms_fini(struct redis_rooms *rooms)
     map_each(&rooms->map, gather, &every);
     while ((at = list_shift(&every)))
         free(CONTAINER_OF(at, struct redis_room, todo[0]));
-    free(rooms->all);
+    for (unsigned i = 0; i < REDIS_FIXED; i++)
+        free(rooms->fixed[i]);
     map_fini(&rooms->map);
 }
 
@@ -242,17 +256,20 @@ void redis_rooms_down(struct redis_rooms *rooms, enum redis_line line)
     struct link *at;
     rooms->up[line] = false;
     list_init(&loss.forgotten);
-    if (line == REDIS_LINE_NORMAL)
-        lose(rooms, rooms->all, line);
+    for (unsigned i = 0; line == REDIS_LINE_NORMAL && i < REDIS_FIXED; i++)
+        lose(rooms, rooms->fixed[i], line);
     map_each(&rooms->map, lose_node, &loss);
     while ((at = list_shift(&loss.forgotten)))
         forget(rooms, CONTAINER_OF(at, struct redis_room, todo[0]));
 }
 
-static enum broker_channel channel_of(const struct redis_room *room, enum redis_line line)
+static enum broker_channel channel_of(const struct redis_rooms *rooms,
+                                      const struct redis_room *room, enum redis_line line)
 {
-    if (is_all(room))
-        return BROKER_ALL;
+    for (unsigned i = 0; is_fixed(room) && i < REDIS_FIXED; i++) {
+        if (rooms->fixed[i] == room)
+            return (enum broker_channel)(BROKER_ALL + i);
+    }
     return line == REDIS_LINE_HIGH ? BROKER_HIGH : BROKER_ROOM;
 }
 
@@ -273,8 +290,10 @@ uint32_t redis_rooms_batch(struct redis_rooms *rooms, enum redis_line line, stru
     for (uint32_t i = 0; i < count; i++) {
         char text[REDIS_CHANNEL_MAX];
         struct redis_room *room = batch[i];
-        wire_command_arg(
-            out, redis_names_channel(&rooms->names, channel_of(room, line), name_of(room), text));
+        enum broker_channel channel = channel_of(rooms, room, line);
+        wire_command_arg(out, channel == BROKER_NODE ? bytes_str(rooms->names.node)
+                                                     : redis_names_channel(&rooms->names, channel,
+                                                                           name_of(room), text));
         room->on[line].state = subscribe ? ROOM_SUBSCRIBING : ROOM_UNSUBSCRIBING;
     }
     return count;
@@ -289,7 +308,7 @@ static struct redis_room *find_channel(const struct redis_rooms *rooms, enum red
         return NULL;
     if ((*kind == BROKER_HIGH) != (line == REDIS_LINE_HIGH))
         return NULL;
-    return *kind == BROKER_ALL ? rooms->all : find(rooms, name);
+    return *kind >= BROKER_ALL ? rooms->fixed[*kind - BROKER_ALL] : find(rooms, name);
 }
 
 static void give_gap(struct redis_rooms *rooms, struct redis_room *room, bool high, bool normal)
@@ -304,6 +323,9 @@ static void give_gap(struct redis_rooms *rooms, struct redis_room *room, bool hi
         room->on[REDIS_LINE_NORMAL].lost = false;
     if (high)
         room->on[REDIS_LINE_HIGH].lost = false;
+    /* What is lost on the other two is lost on halley:all too, which lives on the same connection: one gap tells it. */
+    if (is_fixed(room) && room != rooms->fixed[0])
+        return;
     if (lanes != 0)
         rooms->events.on_gap(rooms->ctx, name_of(room), lanes);
 }
@@ -326,7 +348,7 @@ int redis_rooms_confirmed(struct redis_rooms *rooms, enum redis_line line, struc
         return 0;
     /* The callbacks may withdraw the wish, but a room that is held on a line is never freed by that. */
     give_gap(rooms, room, true, true);
-    if (room->want && !is_all(room))
+    if (room->want && !is_fixed(room))
         rooms->events.on_subscribed(rooms->ctx, name_of(room));
     return 0;
 }

@@ -1,7 +1,7 @@
 /* redis_rooms.h: which rooms are wanted, and how far Redis has confirmed them on each subscriber connection.
  *
- * A room is on two connections (redis_line); halley:all is a nameless room that is always wanted and only on the
- * normal one. On a line a room goes
+ * A room is on two connections (redis_line). What every node listens to (halley:all, halley:users, its own channel) are
+ * nameless rooms that are always wanted and only on the normal one. On a line a room goes
  *
  *     NONE -> SUBSCRIBING -> SUBSCRIBED -> UNSUBSCRIBING -> NONE
  *
@@ -31,23 +31,25 @@ struct redis_rooms_events {
 
 struct redis_room;
 
+enum { REDIS_FIXED = BROKER_CHANNELS - BROKER_ALL };
+
 struct redis_rooms {
     struct map map;
-    struct redis_room *all;
-    struct link subscribe[REDIS_LINES];   /* wanted, and not even asked for */
-    struct link unsubscribe[REDIS_LINES]; /* held, and no longer wanted */
-    struct link announce;                 /* wanted again while it was still held on both lines */
+    struct redis_room *fixed[REDIS_FIXED]; /* by channel, from BROKER_ALL on */
+    struct link subscribe[REDIS_LINES];    /* wanted, and not even asked for */
+    struct link unsubscribe[REDIS_LINES];  /* held, and no longer wanted */
+    struct link announce;                  /* wanted again while it was still held on both lines */
     uint32_t
         resync[REDIS_LINES]; /* rooms that were wanted while the line was down, not yet confirmed */
     bool up[REDIS_LINES];
-    uint32_t wanted; /* rooms, halley:all not counted */
+    uint32_t wanted; /* rooms with a name */
     struct redis_names names;
     struct redis_rooms_events events;
     void *ctx;
 };
 
 /* Returns 0 or UV_ENOMEM. */
-int redis_rooms_init(struct redis_rooms *rooms, const char *prefix,
+int redis_rooms_init(struct redis_rooms *rooms, const char *prefix, const char *node,
                      const struct redis_rooms_events *events, void *ctx);
 void redis_rooms_fini(struct redis_rooms *rooms);
 

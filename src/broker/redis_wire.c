@@ -1,82 +1,107 @@
 #include "broker/redis_wire.h"
 
 #include <hiredis/hiredis.h>
+#include <stdlib.h>
 #include <uv.h>
 
-/* The reader's buffer and our text are given back after a reply that was longer than this. */
-enum { WIRE_KEEP_BYTES = 128 * 1024 };
+/* The reader's buffer, our text and values are given back after a reply that was longer than this. */
+enum { WIRE_KEEP_BYTES = 128 * 1024, WIRE_VALUES_FIRST = 8 };
 
-/* hiredis wants an object per value and frees it by a call; ours live in the wire, so any pointer will do. */
-static void *object_of(const redisReadTask *task)
+/* hiredis wants an object per value, which it hands back as that of the parent; ours is the value's place, plus one
+ * because NULL means failure. */
+static void *object_of(uint32_t place)
 {
-    return task->privdata;
+    return (void *)((uintptr_t)place +
+                    1); // NOLINT(performance-no-int-to-ptr): a number in a pointer's clothes
 }
 
-/* The slot that a value of the reply belongs to, or NULL: deeper than pub/sub ever answers. */
-static struct wire_item *slot_of(const redisReadTask *task)
+/* Makes room for so many values in a row; returns the place of the first, or UINT32_MAX. */
+static uint32_t add_values(struct wire *wire, uint32_t more)
+{
+    if (more > WIRE_VALUES_MAX - wire->count) {
+        wire->why = "a reply has more values than any command of ours is answered with";
+        return UINT32_MAX;
+    }
+    uint32_t cap = wire->cap ? wire->cap : WIRE_VALUES_FIRST;
+    while (cap < wire->count + more)
+        cap *= 2;
+    if (cap > wire->cap) {
+        struct broker_value *values = realloc(wire->values, cap * sizeof(*values));
+        if (!values) {
+            wire->text.failed = true;
+            return UINT32_MAX;
+        }
+        wire->values = values;
+        wire->cap = cap;
+    }
+    uint32_t first = wire->count;
+    wire->count += more;
+    return first;
+}
+
+/* The place of a task's value, or UINT32_MAX. */
+static uint32_t place_of(const redisReadTask *task)
 {
     struct wire *wire = task->privdata;
-    if (!task->parent) {
-        buf_clear(&wire->text);
-        return &wire->reply.top;
+    if (task->parent) {
+        uint32_t parent = (uint32_t)((uintptr_t)task->parent->obj - 1);
+        return (uint32_t)wire->values[parent].integer + (uint32_t)task->idx;
     }
-    if (task->parent->parent || task->idx >= WIRE_ITEMS_MAX) {
-        wire->why = "a reply has more parts than any command of ours is answered with";
-        return NULL;
-    }
-    return &wire->reply.items[task->idx];
+    buf_clear(&wire->text);
+    wire->count = 0;
+    return add_values(wire, 1);
 }
 
-static enum wire_type text_type(int type)
+static enum broker_value_kind text_kind(int type)
 {
     if (type == REDIS_REPLY_ERROR)
-        return WIRE_ERROR;
-    return type == REDIS_REPLY_STATUS ? WIRE_STATUS : WIRE_STRING;
+        return BROKER_ERROR;
+    return type == REDIS_REPLY_STATUS ? BROKER_STATUS : BROKER_TEXT;
 }
 
 static void *on_string(const redisReadTask *task, char *text, size_t len)
 {
     struct wire *wire = task->privdata;
-    struct wire_item *item = slot_of(task);
-    if (!item)
+    uint32_t place = place_of(task);
+    if (place == UINT32_MAX)
         return NULL;
-    /* The text moves while it grows, so the place is kept as an offset until the reply is complete. */
-    *item = (struct wire_item){.type = text_type(task->type), .text.len = len};
-    item->number = (int64_t)wire->text.len;
+    /* Texts and values move while they grow, so places are kept as numbers until the reply is complete. */
+    wire->values[place] = (struct broker_value){
+        .kind = text_kind(task->type), .text.len = len, .integer = (int64_t)wire->text.len};
     buf_append(&wire->text, text, len);
-    return wire->text.failed ? NULL : object_of(task);
+    return wire->text.failed ? NULL : object_of(place);
 }
 
 static void *on_array(const redisReadTask *task, int elements)
 {
     struct wire *wire = task->privdata;
-    struct wire_item *item = slot_of(task);
-    if (!item)
+    uint32_t place = place_of(task);
+    uint32_t first = place == UINT32_MAX ? place : add_values(wire, (uint32_t)elements);
+    if (first == UINT32_MAX)
         return NULL;
-    if (task->parent || elements > WIRE_ITEMS_MAX) {
-        wire->why = "a reply has more parts than any command of ours is answered with";
-        return NULL;
-    }
-    *item = (struct wire_item){.type = WIRE_ARRAY, .number = elements};
-    return object_of(task);
+    wire->values[place] =
+        (struct broker_value){.kind = BROKER_ARRAY, .count = (uint32_t)elements, .integer = first};
+    return object_of(place);
 }
 
-static void *on_integer(const redisReadTask *task, long long value)
+static void *on_integer(const redisReadTask *task, long long number)
 {
-    struct wire_item *item = slot_of(task);
-    if (!item)
+    struct wire *wire = task->privdata;
+    uint32_t place = place_of(task);
+    if (place == UINT32_MAX)
         return NULL;
-    *item = (struct wire_item){.type = WIRE_INTEGER, .number = value};
-    return object_of(task);
+    wire->values[place] = (struct broker_value){.kind = BROKER_INTEGER, .integer = number};
+    return object_of(place);
 }
 
 static void *on_nil(const redisReadTask *task)
 {
-    struct wire_item *item = slot_of(task);
-    if (!item)
+    struct wire *wire = task->privdata;
+    uint32_t place = place_of(task);
+    if (place == UINT32_MAX)
         return NULL;
-    *item = (struct wire_item){.type = WIRE_NIL};
-    return object_of(task);
+    wire->values[place] = (struct broker_value){.kind = BROKER_NIL};
+    return object_of(place);
 }
 
 static void on_free(void *object)
@@ -108,6 +133,10 @@ void wire_fini(struct wire *wire)
     if (wire->reader)
         redisReaderFree(wire->reader);
     buf_fini(&wire->text);
+    free(wire->values);
+    wire->values = NULL;
+    wire->cap = wire->count = 0;
+    wire->reply = NULL;
     wire->reader = NULL;
 }
 
@@ -126,19 +155,40 @@ int wire_feed(struct wire *wire, const char *data, size_t len)
     return 0;
 }
 
-static void locate(const struct wire *wire, struct wire_item *item)
+/* The reply is complete and moves no more: places become pointers. */
+static void locate(struct wire *wire)
 {
-    if (item->type > WIRE_STRING)
-        return;
-    item->text.data = item->text.len ? wire->text.data + item->number : "";
-    item->number = 0;
+    for (uint32_t i = 0; i < wire->count; i++) {
+        struct broker_value *value = &wire->values[i];
+        if (value->kind == BROKER_INTEGER)
+            continue;
+        if (value->kind == BROKER_ARRAY)
+            value->items = &wire->values[value->integer];
+        else if (value->kind != BROKER_NIL)
+            value->text.data = value->text.len ? wire->text.data + value->integer : "";
+        value->integer = 0;
+    }
+    wire->reply = wire->values;
+}
+
+/* Between two replies: what a long one needed is given back. */
+static void shrink(struct wire *wire)
+{
+    if (wire->text.cap > WIRE_KEEP_BYTES)
+        buf_fini(&wire->text);
+    if (wire->cap * sizeof(*wire->values) > WIRE_KEEP_BYTES) {
+        free(wire->values);
+        wire->values = NULL;
+        wire->cap = wire->count = 0;
+    }
 }
 
 int wire_next(struct wire *wire)
 {
     void *object = NULL;
-    if (wire->text.cap > WIRE_KEEP_BYTES && !wire->reader->reply)
-        buf_fini(&wire->text);
+    wire->reply = NULL;
+    if (!wire->reader->reply)
+        shrink(wire);
     if (redisReaderGetReply(wire->reader, &object) != REDIS_OK) {
         if (wire->text.failed) {
             wire->why = "out of memory";
@@ -150,10 +200,7 @@ int wire_next(struct wire *wire)
     }
     if (!object)
         return 0;
-    struct wire_reply *reply = &wire->reply;
-    locate(wire, &reply->top);
-    for (int64_t i = 0; reply->top.type == WIRE_ARRAY && i < reply->top.number; i++)
-        locate(wire, &reply->items[i]);
+    locate(wire);
     return 1;
 }
 
@@ -173,16 +220,16 @@ void wire_command_arg(struct buf *out, struct bytes arg)
     BUF_LIT(out, "\r\n");
 }
 
-static bool is_text(const struct wire_item *item)
+static bool is_text(const struct broker_value *value)
 {
-    return item->type == WIRE_STRING;
+    return value->kind == BROKER_TEXT;
 }
 
-enum wire_event wire_event(const struct wire_reply *reply, struct bytes *channel,
+enum wire_event wire_event(const struct broker_value *reply, struct bytes *channel,
                            struct bytes *payload)
 {
-    const struct wire_item *items = reply->items;
-    if (reply->top.type != WIRE_ARRAY || reply->top.number != 3 || !is_text(&items[0]) ||
+    const struct broker_value *items = reply->items;
+    if (reply->kind != BROKER_ARRAY || reply->count != 3 || !is_text(&items[0]) ||
         !is_text(&items[1]))
         return WIRE_EVENT_OTHER;
     struct bytes kind = items[0].text;
@@ -198,10 +245,10 @@ enum wire_event wire_event(const struct wire_reply *reply, struct bytes *channel
     return event;
 }
 
-bool wire_is_pong(const struct wire_reply *reply)
+bool wire_is_pong(const struct broker_value *reply)
 {
-    if (reply->top.type == WIRE_STATUS)
-        return bytes_equal(reply->top.text, BYTES_LIT("PONG"));
-    return reply->top.type == WIRE_ARRAY && reply->top.number >= 1 && is_text(&reply->items[0]) &&
+    if (reply->kind == BROKER_STATUS)
+        return bytes_equal(reply->text, BYTES_LIT("PONG"));
+    return reply->kind == BROKER_ARRAY && reply->count >= 1 && is_text(&reply->items[0]) &&
            bytes_equal(reply->items[0].text, BYTES_LIT("pong"));
 }

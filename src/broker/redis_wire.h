@@ -1,47 +1,38 @@
 /* redis_wire.h: Redis' protocol (RESP2): commands out, replies in.
  *
- * Replies are parsed by hiredis' reader with object functions of our own, which lay a reply flat into one reused
- * buffer: no allocation per reply. What pub/sub needs is a value, or an array of at most WIRE_ITEMS_MAX values;
- * anything deeper or longer is a protocol error. Pure: no socket, no clock.
+ * Replies are parsed by hiredis' reader with object functions of our own, which lay a reply flat into two reused
+ * buffers, one of values and one of their texts: no allocation per reply. An array's items get their places, side by
+ * side, when its length is known. Pure: no socket, no clock.
  *
  * Path:      redis_conn -> [wire] -> redis.
  * Threads:   plain values; the owner's thread.
- * Ownership: owns the reader and the text; a reply borrows the text until the next wire_next().
- * Limits:    max_bytes of replies that are not yet complete; WIRE_ITEMS_MAX.
+ * Ownership: owns the reader, values and text; a reply borrows them until the next wire_next().
+ * Limits:    max_bytes of replies that are not yet complete; WIRE_VALUES_MAX values per reply; hiredis nests no deeper
+ *            than seven arrays.
  */
 #pragma once
 
 #include "base/bytes.h"
+#include "broker/broker_value.h"
 
 struct redisReader;
 
-enum { WIRE_ITEMS_MAX = 4 };
-
-enum wire_type { WIRE_STATUS, WIRE_ERROR, WIRE_STRING, WIRE_INTEGER, WIRE_NIL, WIRE_ARRAY };
-
-struct wire_item {
-    enum wire_type type;
-    struct bytes text; /* of a status, an error or a string */
-    int64_t number;    /* of an integer; how many items of an array */
-};
-
-struct wire_reply {
-    struct wire_item top;
-    struct wire_item items[WIRE_ITEMS_MAX]; /* top.number of them when top is an array */
-};
+enum { WIRE_VALUES_MAX = 65536 };
 
 struct wire {
     struct redisReader *reader;
     struct buf text;
-    struct wire_reply reply;
+    struct broker_value *values; /* the reply's; [0] is its outermost */
+    uint32_t count;
+    uint32_t cap;
+    const struct broker_value *reply; /* after wire_next() returned 1 */
     size_t max_bytes;
     const char *why; /* what the last error was */
 };
 
 enum {
-    WIRE_ERR_PROTOCOL =
-        -5311, /* not RESP2, or more than pub/sub ever answers; wire->why says what */
-    WIRE_ERR_TOO_LONG = -5312 /* an unfinished reply is longer than max_bytes */
+    WIRE_ERR_PROTOCOL = -5311, /* not RESP2, or a reply of too many values; wire->why says what */
+    WIRE_ERR_TOO_LONG = -5312  /* an unfinished reply is longer than max_bytes */
 };
 
 /* Returns 0 or UV_ENOMEM. */
@@ -69,8 +60,8 @@ enum wire_event {
 };
 
 /* *channel and *payload (of a message) borrow the reply. */
-enum wire_event wire_event(const struct wire_reply *reply, struct bytes *channel,
+enum wire_event wire_event(const struct broker_value *reply, struct bytes *channel,
                            struct bytes *payload);
 
 /* Is it the answer to PING, in either of its forms (+PONG; ["pong", ""] while subscribed)? */
-bool wire_is_pong(const struct wire_reply *reply);
+bool wire_is_pong(const struct broker_value *reply);

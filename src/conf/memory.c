@@ -11,7 +11,7 @@ enum {
     ROOM_BYTES = 1024,  /* a room on one worker: name, table, three logs without their frames */
     OPEN_MESSAGE_BYTES = 9216,  /* a wslay context */
     FRAME_OVERHEAD_BYTES = 512, /* around data */
-    PENDING_BYTES = 64,         /* a publish that waits for Redis' answer */
+    PENDING_BYTES = 96,         /* a question that waits for Redis' answer */
     REQUEST_BYTES = 32768,      /* libmicrohttpd's memory for one connection */
     MAILBOX_SLOT_BYTES = 8,
     BROKER_CONNECTIONS = 3
@@ -119,8 +119,9 @@ static void broker(struct sum *sum, const struct conf *conf)
          "%d connections x broker.output_bytes", BROKER_CONNECTIONS);
     line(sum, "broker input", times(BROKER_CONNECTIONS, conf->broker.message_bytes),
          "%d connections x broker.message_bytes", BROKER_CONNECTIONS);
-    line(sum, "publishes that wait", times(conf->broker.pending, PENDING_BYTES),
-         "broker.pending x %d B", PENDING_BYTES);
+    line(sum, "broker questions",
+         conf->broker.output_bytes + times(conf->broker.pending, PENDING_BYTES),
+         "broker.output_bytes (scripts' arguments) + broker.pending x %d B", PENDING_BYTES);
 }
 
 void conf_print_memory(const struct conf *conf, uint32_t connections, struct buf *out)

@@ -178,8 +178,12 @@ struct worker_metrics {
       "Publishes that the broker confirmed.")                                                      \
     X(broker_publish_failed, COUNTER, "halley_broker_publish_failed_total", "",                    \
       "Publishes that failed.")                                                                    \
+    X(broker_calls, COUNTER, "halley_broker_commands_total", "result=\"ok\"",                      \
+      "Other commands and scripts sent to Redis.")                                                 \
+    X(broker_call_failed, COUNTER, "halley_broker_commands_total", "result=\"failed\"", "")        \
     X(broker_subscriptions, GAUGE, "halley_broker_subscriptions", "", "Rooms subscribed.")         \
-    X(broker_pending, GAUGE, "halley_broker_pending", "", "Publishes that wait for an answer.")    \
+    X(broker_pending, GAUGE, "halley_broker_pending", "",                                          \
+      "Publishes and commands that wait for an answer.")                                           \
     X(broker_lag_ms, GAUGE, "halley_broker_lag_milliseconds", "", "Age of the oldest of them.")    \
     X(broker_protocol_errors, COUNTER, "halley_broker_protocol_errors_total", "",                  \
       "Replies that could not be read.")

@@ -41,6 +41,8 @@ void node_update_broker_metrics(struct node *node)
     metric_set(&metrics->broker_received_bytes, stats.received_bytes);
     metric_set(&metrics->broker_published, stats.published);
     metric_set(&metrics->broker_publish_failed, stats.publish_failed);
+    metric_set(&metrics->broker_calls, stats.calls);
+    metric_set(&metrics->broker_call_failed, stats.call_failed);
     metric_set(&metrics->broker_reconnects, stats.reconnects);
     metric_set(&metrics->broker_protocol_errors, stats.protocol_errors);
     metric_set(&metrics->broker_subscriptions, stats.subscriptions);

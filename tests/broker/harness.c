@@ -304,9 +304,9 @@ const char *redis_ask(struct redis_server *server, const char *format, ...)
         assert_int_equal(wire_feed(&wire, chunk, (size_t)n), 0);
     }
     assert_int_equal(result, 1);
-    const struct wire_item *top = &wire.reply.top;
-    if (top->type == WIRE_INTEGER)
-        snprintf(text, sizeof(text), "%lld", (long long)top->number);
+    const struct broker_value *top = wire.reply;
+    if (top->kind == BROKER_INTEGER)
+        snprintf(text, sizeof(text), "%lld", (long long)top->integer);
     else
         snprintf(text, sizeof(text), "%.*s", (int)top->text.len,
                  top->text.data ? top->text.data : "");

@@ -6,3 +6,4 @@ int test_rooms(void);
 int test_memory(void);
 int test_redis(void);
 int test_redis_away(void);
+int test_calls(void);

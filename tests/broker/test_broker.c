@@ -15,5 +15,6 @@ int main(void)
     failed += test_memory();
     failed += test_redis();
     failed += test_redis_away();
+    failed += test_calls();
     return failed;
 }

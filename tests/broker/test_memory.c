@@ -1,6 +1,7 @@
 /* The embedded broker. */
 #include "harness.h"
 
+#include "broker/scripts.h"
 #include "suites.h"
 
 static int setup(void **state)
@@ -97,6 +98,41 @@ static void held_reading__waits_for_resume_and_high_goes_on(void **state)
     assert_int_equal(h->messages, 2);
 }
 
+static void reply_never(void *owner, uint64_t token, int result, const struct broker_value *value)
+{
+    (void)owner;
+    (void)token;
+    (void)result;
+    (void)value;
+    fail_msg("a refused command was answered");
+}
+
+static void commands__are_refused(void **state)
+{
+    struct harness *h = *state;
+    harness_until(h, is_ready);
+    const struct bytes ping = BYTES_LIT("PING");
+    assert_false(broker_has_commands(h->broker));
+    assert_int_equal(broker_call(h->broker, &ping, 1, reply_never, h, 1), BROKER_ERR_REFUSED);
+    assert_int_equal(broker_eval(h->broker, &script_queue, &ping, 1, &ping, 1, reply_never, h, 1),
+                     BROKER_ERR_REFUSED);
+    harness_turns(h, 3);
+}
+
+static void channels_of_every_node__come_back_without_a_room(void **state)
+{
+    struct harness *h = *state;
+    harness_until(h, is_ready);
+    events_clear(h);
+    publish(h, BROKER_USERS, "", "1", 1);
+    publish(h, BROKER_NODE, "n1", "2", 2);
+    harness_turns(h, 3);
+    assert_int_equal(h->messages, 2);
+    assert_int_equal(h->events[0].channel, BROKER_USERS);
+    assert_int_equal(h->events[2].channel, BROKER_NODE);
+    assert_string_equal(h->events[2].room, "");
+}
+
 static void full_queue__refuses(void **state)
 {
     struct harness *h = *state;
@@ -140,6 +176,8 @@ int test_memory(void)
         CASE(memory_broker__is_ready_from_the_loop_once),
         CASE(publishes__come_back_in_order_to_subscribed_rooms_only),
         CASE(held_reading__waits_for_resume_and_high_goes_on),
+        CASE(commands__are_refused),
+        CASE(channels_of_every_node__come_back_without_a_room),
         CASE(full_queue__refuses),
         CASE(close__answers_what_waits),
     };

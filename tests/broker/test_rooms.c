@@ -11,7 +11,8 @@
 enum {
     EVERY_LANE = 1 << LANE_HIGH | 1 << LANE_NORMAL | 1 << LANE_LOW,
     HIGH_LANE = 1 << LANE_HIGH,
-    LINES = 2
+    LINES = 2,
+    FIXED = 3 /* channels that every node listens to */
 };
 
 /* The rooms, and what they called as text. */
@@ -41,7 +42,7 @@ static int setup(void **state)
     static const struct redis_rooms_events events = {on_subscribed, on_gap};
     struct fixture *f = calloc(1, sizeof(struct fixture));
     assert_non_null(f);
-    assert_int_equal(redis_rooms_init(&f->rooms, "halley", &events, f), 0);
+    assert_int_equal(redis_rooms_init(&f->rooms, "halley", "n1", &events, f), 0);
     *state = f;
     return 0;
 }
@@ -89,6 +90,15 @@ static int confirm(struct fixture *f, enum redis_line line, const char *room, bo
         subscribed);
 }
 
+/* Every node's own channels. */
+static void confirm_fixed(struct fixture *f)
+{
+    static const char *const channels[] = {"halley:all", "halley:users", "halley:node:n1"};
+    for (size_t i = 0; i < sizeof(channels) / sizeof(channels[0]); i++)
+        assert_int_equal(
+            redis_rooms_confirmed(&f->rooms, REDIS_LINE_NORMAL, bytes_str(channels[i]), true), 0);
+}
+
 static bool deliver(struct fixture *f, enum redis_line line, const char *channel)
 {
     enum broker_channel kind;
@@ -102,9 +112,9 @@ static void hold(struct fixture *f, const char *room)
     redis_rooms_up(&f->rooms, REDIS_LINE_HIGH);
     redis_rooms_up(&f->rooms, REDIS_LINE_NORMAL);
     assert_int_equal(redis_rooms_want(&f->rooms, bytes_str(room)), 0);
-    assert_int_equal(batch(f, REDIS_LINE_NORMAL, "SUBSCRIBE"), 2);
+    assert_int_equal(batch(f, REDIS_LINE_NORMAL, "SUBSCRIBE"), FIXED + 1);
     assert_int_equal(batch(f, REDIS_LINE_HIGH, "SUBSCRIBE"), 1);
-    assert_int_equal(confirm(f, REDIS_LINE_NORMAL, "", true), 0);
+    confirm_fixed(f);
     assert_int_equal(confirm(f, REDIS_LINE_NORMAL, room, true), 0);
     assert_int_equal(confirm(f, REDIS_LINE_HIGH, room, true), 0);
     buf_clear(&f->seen);
@@ -119,8 +129,8 @@ static void room__is_announced_when_both_lines_confirmed(void **state)
     assert_int_equal(redis_rooms_want(&f->rooms, BYTES_LIT("a")), 0);
     assert_int_equal(f->rooms.wanted, 1);
     assert_int_equal(batch(f, REDIS_LINE_HIGH, "SUBSCRIBE"), 1);
-    assert_int_equal(batch(f, REDIS_LINE_NORMAL, "SUBSCRIBE"), 2);
-    assert_int_equal(confirm(f, REDIS_LINE_NORMAL, "", true), 0);
+    assert_int_equal(batch(f, REDIS_LINE_NORMAL, "SUBSCRIBE"), FIXED + 1);
+    confirm_fixed(f);
     assert_int_equal(confirm(f, REDIS_LINE_HIGH, "a", true), 0);
     expect_seen(f, "");
     assert_int_equal(confirm(f, REDIS_LINE_NORMAL, "a", true), 0);
@@ -129,6 +139,10 @@ static void room__is_announced_when_both_lines_confirmed(void **state)
     assert_true(deliver(f, REDIS_LINE_HIGH, "halley:high:{a}"));
     assert_true(deliver(f, REDIS_LINE_NORMAL, "halley:all"));
     assert_false(deliver(f, REDIS_LINE_NORMAL, "halley:high:{a}"));
+    assert_true(deliver(f, REDIS_LINE_NORMAL, "halley:users"));
+    assert_true(deliver(f, REDIS_LINE_NORMAL, "halley:node:n1"));
+    assert_false(deliver(f, REDIS_LINE_NORMAL, "halley:node:n2"));
+    assert_false(deliver(f, REDIS_LINE_HIGH, "halley:users"));
     assert_false(deliver(f, REDIS_LINE_HIGH, "halley:all"));
     assert_false(deliver(f, REDIS_LINE_NORMAL, "halley:room:{b}"));
 }
@@ -191,8 +205,8 @@ static void lost_normal_line__gives_a_gap_of_every_lane(void **state)
     assert_false(redis_rooms_settled(&f->rooms, REDIS_LINE_NORMAL));
     assert_true(redis_rooms_settled(&f->rooms, REDIS_LINE_HIGH));
     redis_rooms_up(&f->rooms, REDIS_LINE_NORMAL);
-    assert_int_equal(batch(f, REDIS_LINE_NORMAL, "SUBSCRIBE"), 2);
-    assert_int_equal(confirm(f, REDIS_LINE_NORMAL, "", true), 0);
+    assert_int_equal(batch(f, REDIS_LINE_NORMAL, "SUBSCRIBE"), FIXED + 1);
+    confirm_fixed(f);
     assert_false(redis_rooms_settled(&f->rooms, REDIS_LINE_NORMAL));
     assert_int_equal(confirm(f, REDIS_LINE_NORMAL, "a", true), 0);
     assert_true(redis_rooms_settled(&f->rooms, REDIS_LINE_NORMAL));
@@ -227,7 +241,7 @@ static void both_lines_lost__give_one_gap(void **state)
         redis_rooms_up(&f->rooms, (enum redis_line)line);
     }
     assert_int_equal(batch(f, REDIS_LINE_HIGH, "SUBSCRIBE"), 1);
-    assert_int_equal(batch(f, REDIS_LINE_NORMAL, "SUBSCRIBE"), 2);
+    assert_int_equal(batch(f, REDIS_LINE_NORMAL, "SUBSCRIBE"), FIXED + 1);
     assert_int_equal(confirm(f, REDIS_LINE_NORMAL, "a", true), 0);
     expect_seen(f, "");
     assert_int_equal(confirm(f, REDIS_LINE_HIGH, "a", true), 0);
@@ -251,7 +265,7 @@ static void message_before_the_other_line_is_back__comes_after_its_gap(void **st
     assert_true(deliver(f, REDIS_LINE_HIGH, "halley:high:{a}"));
     snprintf(expected, sizeof(expected), "gap a %d;", HIGH_LANE);
     expect_seen(f, expected);
-    assert_int_equal(batch(f, REDIS_LINE_NORMAL, "SUBSCRIBE"), 2);
+    assert_int_equal(batch(f, REDIS_LINE_NORMAL, "SUBSCRIBE"), FIXED + 1);
     assert_int_equal(confirm(f, REDIS_LINE_NORMAL, "a", true), 0);
     snprintf(expected, sizeof(expected), "gap a %d;subscribed a;", EVERY_LANE);
     expect_seen(f, expected);
@@ -267,7 +281,7 @@ static void room_never_confirmed__has_no_gap(void **state)
     redis_rooms_down(&f->rooms, REDIS_LINE_HIGH);
     redis_rooms_up(&f->rooms, REDIS_LINE_HIGH);
     assert_int_equal(batch(f, REDIS_LINE_HIGH, "SUBSCRIBE"), 1);
-    assert_int_equal(batch(f, REDIS_LINE_NORMAL, "SUBSCRIBE"), 2);
+    assert_int_equal(batch(f, REDIS_LINE_NORMAL, "SUBSCRIBE"), FIXED + 1);
     assert_int_equal(confirm(f, REDIS_LINE_HIGH, "a", true), 0);
     assert_int_equal(confirm(f, REDIS_LINE_NORMAL, "a", true), 0);
     expect_seen(f, "subscribed a;");
@@ -301,7 +315,7 @@ static void room_given_up_while_away__is_forgotten(void **state)
     redis_rooms_unwant(&f->rooms, BYTES_LIT("b"));
     assert_int_equal(f->rooms.map.count, 0);
     assert_int_equal(f->rooms.resync[REDIS_LINE_HIGH], 0);
-    assert_int_equal(f->rooms.resync[REDIS_LINE_NORMAL], 1);
+    assert_int_equal(f->rooms.resync[REDIS_LINE_NORMAL], FIXED);
 }
 
 static void many_rooms__are_sent_in_batches_of_512(void **state)

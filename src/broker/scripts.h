@@ -1,0 +1,9 @@
+/* scripts.h: the Lua scripts of scripts/redis, one constant per file, made by CMake.
+ *
+ * What each takes and returns stands at its head. Backends may run the same files.
+ */
+#pragma once
+
+#include "broker/broker.h"
+
+extern const struct broker_script script_queue;
