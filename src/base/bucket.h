@@ -39,3 +39,9 @@ static inline uint32_t bucket_take(struct bucket *bucket, uint32_t now_ms, uint3
                 : UINT32_MAX; /* 1/256 ms early: later would look like more than the burst */
     return 0;
 }
+
+/* Whether nothing is owed any more: a bucket that is as good as one never used. */
+static inline bool bucket_is_full(const struct bucket *bucket, uint32_t now_ms)
+{
+    return bucket->full_at == 0 || (int32_t)(bucket->full_at - (now_ms << 8)) <= 0;
+}

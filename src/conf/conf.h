@@ -42,6 +42,10 @@ struct conf_type {
     enum lane lane;
     enum conf_route route;
     uint32_t max_bytes; /* of data */
+    uint32_t rate;      /* messages a second and viewer; 0: no limit of its own */
+    uint32_t burst;
+    uint32_t
+        name_hash; /* derived from the name: tells types apart whatever their index after a reload */
 };
 
 struct conf_list {
@@ -108,6 +112,12 @@ struct conf {
         uint64_t log_bytes;     /* all frame logs of one worker */
         uint32_t mailbox;       /* messages that wait for one worker, per lane */
         uint32_t admin_requests;
+        uint32_t refused_messages; /* a minute and viewer, past it 1008 */
+        uint32_t user_rate;        /* messages a second and user on this node; 0: no limit */
+        uint32_t user_burst;
+        uint32_t room_send_rate; /* messages a second into a room from this node; 0: no limit */
+        uint32_t room_send_burst;
+        uint32_t rate_entries; /* users, and rooms, whose rate is being watched */
     } limits;
     struct {
         uint32_t timeout_ms; /* from SIGTERM to exit at the latest */
@@ -122,6 +132,7 @@ struct conf {
     } socketio;
     struct conf_lane lanes[LANE_COUNT];
     uint32_t type_count;
+    uint32_t limited_types;                 /* derived: how many have a rate */
     struct conf_type types[CONF_TYPES_MAX]; /* [0] is "*"; the rest in file order */
     uint8_t type_slots[CONF_TYPE_SLOTS];    /* of conf_type_find(): indexes by hash, 0 is free */
     _Atomic uint32_t refs;

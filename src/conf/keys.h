@@ -47,7 +47,7 @@ struct conf_shipped {
 };
 
 /* Bounds that arrays are sized by; the tests compare them with the tables. */
-enum { KEYS_MAX = 64, SECTIONS_MAX = 16, SECTION_KEYS_MAX = 24, TITLED_KEYS_MAX = 4 };
+enum { KEYS_MAX = 160, SECTIONS_MAX = 24, SECTION_KEYS_MAX = 48, TITLED_KEYS_MAX = 16 };
 
 extern const struct conf_key conf_keys[];
 extern const size_t conf_key_count;

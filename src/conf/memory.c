@@ -12,6 +12,9 @@ enum {
     OPEN_MESSAGE_BYTES = 9216,  /* a wslay context */
     FRAME_OVERHEAD_BYTES = 512, /* around data */
     PENDING_BYTES = 96,         /* a question that waits for Redis' answer */
+    RATES_BYTES = 32,           /* a viewer's table of rates with malloc's own, */
+    RATE_BYTES = 8,             /* and each type in it */
+    RATE_ENTRY_BYTES = 144,     /* a user or room whose rate is watched */
     REQUEST_BYTES = 32768,      /* libmicrohttpd's memory for one connection */
     MAILBOX_SLOT_BYTES = 8,
     BROKER_CONNECTIONS = 3
@@ -81,6 +84,12 @@ static void viewers(struct sum *sum, const struct conf *conf, uint64_t connectio
          "connections x limits.private_bytes");
     line(sum, "unsent rests of frames", times(connections, frame),
          "connections x (largest max_bytes + %d B)", FRAME_OVERHEAD_BYTES);
+    line(sum, "send rates",
+         conf->limited_types == 0
+             ? 0
+             : times(connections, RATES_BYTES + (uint64_t)conf->limited_types * RATE_BYTES),
+         "connections x (%d B + %" PRIu32 " types with a rate x %d B)", RATES_BYTES,
+         conf->limited_types, RATE_BYTES);
     line(sum, "handshakes", times(connections, conf->limits.head_bytes),
          "connections x limits.head_bytes");
     line(sum, "open messages",
@@ -102,6 +111,16 @@ static void rooms(struct sum *sum, const struct conf *conf)
                conf->broker.message_bytes + MAILBOX_SLOT_BYTES),
          "%" PRIu64 " workers x %d lanes x limits.mailbox x broker.message_bytes", workers,
          LANE_COUNT);
+}
+
+static void rates(struct sum *sum, const struct conf *conf)
+{
+    uint64_t tables =
+        (conf->limits.user_rate > 0 ? 1u : 0u) + (conf->limits.room_send_rate > 0 ? 1u : 0u);
+    if (tables > 0)
+        line(sum, "rates of users, rooms",
+             times(tables, times(conf->limits.rate_entries, RATE_ENTRY_BYTES)),
+             "%" PRIu64 " tables x limits.rate_entries x %d B", tables, RATE_ENTRY_BYTES);
 }
 
 static void broker(struct sum *sum, const struct conf *conf)
@@ -130,6 +149,7 @@ void conf_print_memory(const struct conf *conf, uint32_t connections, struct buf
     BUF_LIT(out, "worst-case memory, if every bound were reached at once:\n");
     viewers(&sum, conf, connections);
     rooms(&sum, conf);
+    rates(&sum, conf);
     broker(&sum, conf);
     if (conf->admin.listen[0] != '\0')
         line(&sum, "admin requests",

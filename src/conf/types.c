@@ -12,14 +12,25 @@ static uint32_t hash_name(struct bytes name)
     uint32_t hash = 2166136261u;
     for (size_t i = 0; i < name.len; i++)
         hash = (hash ^ (unsigned char)name.data[i]) * 16777619u;
-    return (hash ^ hash >> 16) & (CONF_TYPE_SLOTS - 1);
+    return hash ^ hash >> 16;
+}
+
+static uint32_t slot_of_hash(uint32_t hash)
+{
+    return hash & (CONF_TYPE_SLOTS - 1);
 }
 
 void types_index(struct conf *conf)
 {
     memset(conf->type_slots, 0, sizeof(conf->type_slots));
-    for (uint32_t i = 1; i < conf->type_count; i++) {
-        uint32_t slot = hash_name(bytes_str(conf->types[i].name));
+    conf->limited_types = 0;
+    for (uint32_t i = 0; i < conf->type_count; i++) {
+        struct conf_type *type = &conf->types[i];
+        type->name_hash = hash_name(bytes_str(type->name));
+        conf->limited_types += type->rate > 0;
+        if (i == 0)
+            continue; /* "*" is nobody's name */
+        uint32_t slot = slot_of_hash(type->name_hash);
         while (conf->type_slots[slot])
             slot = (slot + 1) & (CONF_TYPE_SLOTS - 1);
         conf->type_slots[slot] = (uint8_t)i;
@@ -30,7 +41,7 @@ uint16_t conf_type_find(const struct conf *conf, struct bytes name)
 {
     if (name.len == 0 || name.len > TYPE_NAME_MAX)
         return 0;
-    uint32_t slot = hash_name(name);
+    uint32_t slot = slot_of_hash(hash_name(name));
     for (; conf->type_slots[slot]; slot = (slot + 1) & (CONF_TYPE_SLOTS - 1)) {
         uint8_t index = conf->type_slots[slot];
         if (bytes_is(name, conf->types[index].name))

@@ -3,5 +3,5 @@
 
 #include "conf/conf.h"
 
-/* Fills conf->type_slots from conf->types. */
+/* Fills what is derived from conf->types: type_slots, name_hash, limited_types. */
 void types_index(struct conf *conf);

@@ -108,8 +108,12 @@ enum drop_reason {
       "Writes that the socket did not take whole.")                                                \
     X(appended, COUNTER, "halley_appended_total", "",                                              \
       "Messages put into frame logs, added up over workers.")                                      \
-    X(rate_limited, COUNTER, "halley_rate_limited_total", "",                                      \
-      "Viewer messages refused by a rate limit.")                                                  \
+    X(rate_limited_viewer, COUNTER, "halley_rate_limited_total", "scope=\"viewer\"",               \
+      "Viewer messages refused by a rate limit, by whose it is.")                                  \
+    X(rate_limited_joins, COUNTER, "halley_rate_limited_total", "scope=\"joins\"", "")             \
+    X(rate_limited_type, COUNTER, "halley_rate_limited_total", "scope=\"type\"", "")               \
+    X(rate_limited_user, COUNTER, "halley_rate_limited_total", "scope=\"user\"", "")               \
+    X(rate_limited_room, COUNTER, "halley_rate_limited_total", "scope=\"room\"", "")               \
     X(bad_messages, COUNTER, "halley_bad_messages_total", "",                                      \
       "Viewer messages that were refused as malformed.")                                           \
     X(pings_out, COUNTER, "halley_heartbeats_total", "direction=\"out\"",                          \
@@ -162,6 +166,8 @@ struct worker_metrics {
       "Rooms and lanes told that they may have missed something.")                                 \
     X(admin_refused, COUNTER, "halley_admin_refused_total", "",                                    \
       "Admin requests answered 503 because of limits.admin_requests.")                             \
+    X(rate_entries, GAUGE, "halley_rate_entries", "",                                              \
+      "Users and rooms whose rate is being watched.")                                              \
     X(reloads, COUNTER, "halley_reloads_total", "result=\"ok\"", "Reloads of the conf file.")      \
     X(reloads_failed, COUNTER, "halley_reloads_total", "result=\"failed\"", "")                    \
     X(workers, GAUGE, "halley_workers", "", "Worker threads.")                                     \

@@ -233,23 +233,32 @@ static void on_gap(void *ctx, struct bytes room, unsigned lanes)
     }
 }
 
+/* Tells the worker what became of a viewer's send. */
+static void answer_publish(struct node *node, const struct publish *publish, int result,
+                           uint32_t retry_after_ms)
+{
+    if (node->phase == PHASE_ENDING || (!publish->ref.present && result == BROKER_OK))
+        return;
+    struct command *answer =
+        command_create(COMMAND_PUBLISHED, (struct bytes){0}, (struct bytes){0});
+    if (!answer)
+        return;
+    answer->slot = publish->slot;
+    answer->id = publish->id;
+    answer->ref = publish->ref;
+    answer->result = result;
+    answer->retry_after_ms = retry_after_ms;
+    worker_post(node->workers[publish->worker], answer);
+}
+
 static void settle_publish(struct node *node, struct publish *publish, int result)
 {
     if (result != BROKER_OK)
         metric_add(&node->metrics.publish_refused, 1);
-    if (publish->request) {
+    if (publish->request)
         api_published(publish->request, result);
-    } else if (node->phase != PHASE_ENDING && (publish->ref.present || result != BROKER_OK)) {
-        struct command *answer =
-            command_create(COMMAND_PUBLISHED, (struct bytes){0}, (struct bytes){0});
-        if (answer) {
-            answer->slot = publish->slot;
-            answer->id = publish->id;
-            answer->ref = publish->ref;
-            answer->result = result;
-            worker_post(node->workers[publish->worker], answer);
-        }
-    }
+    else
+        answer_publish(node, publish, result, 0);
     free(publish);
 }
 
@@ -302,18 +311,50 @@ static int start_publish(struct node *node, struct publish *publish, struct byte
     return broker_publish(node->broker, channel, room, payload, (uint64_t)(uintptr_t)publish);
 }
 
+/* What holds for the whole node, whichever worker the viewers are on. The user first: one who floods shall not use up the room's tokens.
+ * Returns 0 or PUBLISH_ERR_…_RATE with the time to wait. */
+static int take_rates(struct node *node, const struct command *command, uint32_t *wait)
+{
+    const struct conf *conf = node->conf;
+    uint32_t now = (uint32_t)uv_now(&node->loop);
+    struct limiter_policy user = {conf->limits.user_rate, conf->limits.user_burst,
+                                  conf->limits.rate_entries};
+    struct limiter_policy room = {conf->limits.room_send_rate, conf->limits.room_send_burst,
+                                  conf->limits.rate_entries};
+    *wait = limiter_take(&node->user_rates, &user, command_user(command), now);
+    if (*wait > 0)
+        return PUBLISH_ERR_USER_RATE;
+    *wait = limiter_take(&node->room_rates, &room, command_room(command), now);
+    return *wait > 0 ? PUBLISH_ERR_ROOM_RATE : 0;
+}
+
+void dispatch_expire_rates(struct node *node)
+{
+    enum { LOOKS = 4096 };
+    uint32_t now = (uint32_t)uv_now(&node->loop);
+    limiter_expire(&node->user_rates, now, LOOKS);
+    limiter_expire(&node->room_rates, now, LOOKS);
+    metric_set(&node->metrics.rate_entries,
+               node->user_rates.entries.count + node->room_rates.entries.count);
+}
+
 void dispatch_publish(struct node *node, const struct command *command)
 {
-    struct publish *publish = calloc(1, sizeof(*publish));
+    struct publish from = {
+        .worker = command->worker, .slot = command->slot, .id = command->id, .ref = command->ref};
+    uint32_t wait;
+    int error = take_rates(node, command, &wait);
+    if (error) {
+        answer_publish(node, &from, error, wait);
+        return;
+    }
+    struct publish *publish = malloc(sizeof(*publish));
     if (!publish)
         return; /* the viewer's ref stays unanswered: there is no memory to tell it */
-    publish->worker = command->worker;
-    publish->slot = command->slot;
-    publish->id = command->id;
-    publish->ref = command->ref;
+    *publish = from;
     metric_add(&node->metrics.published_viewer, 1);
-    int error = start_publish(node, publish, command_room(command), command->lane,
-                              command_payload(command));
+    error = start_publish(node, publish, command_room(command), command->lane,
+                          command_payload(command));
     if (error)
         settle_publish(node, publish, error);
 }

@@ -14,6 +14,7 @@
 #include "metrics/metrics.h"
 #include "node/listen.h"
 #include "node/node.h"
+#include "policy/limiter.h"
 #include "worker/worker.h"
 
 #include <uv.h>
@@ -69,6 +70,8 @@ struct node {
     struct broker *broker;
     bool broker_ready;
     struct admin *admin;
+    struct limiter user_rates;
+    struct limiter room_rates;
     struct map rooms;
     struct link lingering;
     struct link queries;
@@ -82,7 +85,8 @@ void dispatch_publish(struct node *node, const struct command *command);
 /* Publishes for an HTTP request. Returns 0 when on its way (the request is answered by its fate), or BROKER_ERR_…. */
 int dispatch_publish_http(struct node *node, struct admin_request *request, struct bytes room,
                           enum lane lane, struct bytes payload);
-void dispatch_expire(struct node *node); /* unsubscribes rooms whose linger has passed */
+void dispatch_expire(struct node *node);       /* unsubscribes rooms whose linger has passed */
+void dispatch_expire_rates(struct node *node); /* forgets users and rooms that owe nothing */
 void dispatch_free_rooms(struct node *node);
 
 /* api.c */

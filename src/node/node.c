@@ -266,6 +266,7 @@ static void on_tick(uv_timer_t *timer)
     node->ticked_ms = now;
     if (node->phase == PHASE_RUNNING)
         dispatch_expire(node);
+    dispatch_expire_rates(node);
     feed_watchdog(node);
 }
 
@@ -400,6 +401,8 @@ int node_run(struct conf *conf, const struct node_options *options)
     node->options = options;
     list_init(&node->lingering);
     list_init(&node->queries);
+    limiter_init(&node->user_rates);
+    limiter_init(&node->room_rates);
     mailbox_init(&node->mailbox);
     int code = start(node);
     if (code != EXIT_OK)
@@ -407,6 +410,8 @@ int node_run(struct conf *conf, const struct node_options *options)
     uv_run(&node->loop, UV_RUN_DEFAULT);
     listen_release(&node->listeners);
     dispatch_free_rooms(node);
+    limiter_fini(&node->user_rates);
+    limiter_fini(&node->room_rates);
     uv_loop_close(&node->loop);
     drop_commands(node);
     mailbox_fini(&node->mailbox);

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "policy/rates.h"
 
 #include <stdlib.h>
 
@@ -23,8 +24,53 @@ static void answer_ack(struct worker *worker, struct viewer *viewer, struct inte
         reply_send(worker, viewer, &reply);
 }
 
-static void join(struct worker *worker, struct viewer *viewer, struct bytes room,
-                 struct intent_ref ref)
+/* Why an intent is not carried out. */
+struct refusal {
+    enum error_code code;
+    const char *text; /* static */
+    uint32_t retry_after_ms;
+};
+
+/* Which errors count as abuse, and how much of it a minute brings: what no working client sends weighs most, what even a good one meets
+ * now and then (a race with a leave, a busy thumb) less, what is the gateway's own fault nothing. */
+static bool is_abuse(struct worker *worker, struct viewer *viewer, enum error_code code)
+{
+    const struct conf *conf = worker->conf;
+    switch (code) {
+    case ERROR_BAD_MESSAGE:
+    case ERROR_BAD_NAME:
+    case ERROR_TOO_LARGE:
+    case ERROR_UNKNOWN_TYPE:
+        return bucket_take(&viewer->bad_rate, worker->now_ms, conf->limits.bad_messages, 60000,
+                           conf->limits.bad_messages) > 0;
+    case ERROR_NOT_IN_ROOM:
+    case ERROR_FORBIDDEN:
+    case ERROR_RATE_LIMITED:
+    case ERROR_TOO_MANY_ROOMS:
+        return bucket_take(&viewer->refused_rate, worker->now_ms, conf->limits.refused_messages,
+                           60000, conf->limits.refused_messages) > 0;
+    default:
+        return false;
+    }
+}
+
+/* Counts a refused message of the viewer's; too many close it. */
+static void count_abuse(struct worker *worker, struct viewer *viewer, enum error_code code)
+{
+    if (is_abuse(worker, viewer, code))
+        viewer_close(worker, viewer, CLOSE_POLICY);
+}
+
+static void refuse(struct worker *worker, struct viewer *viewer, struct intent_ref ref,
+                   const struct refusal *refusal)
+{
+    answer_error(worker, viewer, ref, refusal->code, refusal->text, refusal->retry_after_ms);
+    count_abuse(worker, viewer, refusal->code);
+}
+
+/* Whether the viewer may join; else *refusal says why not. */
+static bool judge_join(struct worker *worker, struct viewer *viewer, struct bytes room,
+                       struct refusal *refusal)
 {
     const struct conf *conf = worker->conf;
     bool held = viewer->member_count >= conf->limits.rooms_per_viewer;
@@ -33,18 +79,24 @@ static void join(struct worker *worker, struct viewer *viewer, struct bytes room
         held = !known || !room_member(viewer, known);
     }
     if (held) {
-        answer_error(worker, viewer, ref, ERROR_TOO_MANY_ROOMS,
-                     "leave a room first (limits.rooms_per_viewer)", 0);
-        return;
+        *refusal = (struct refusal){ERROR_TOO_MANY_ROOMS,
+                                    "leave a room first (limits.rooms_per_viewer)", 0};
+        return false;
     }
     uint32_t wait = bucket_take(&viewer->join_rate, worker->now_ms, conf->limits.join_rate, 1000,
                                 conf->limits.join_burst);
     if (wait > 0) {
-        metric_add(&worker->metrics.rate_limited, 1);
-        answer_error(worker, viewer, ref, ERROR_RATE_LIMITED,
-                     "too many joins a second (limits.join_rate)", wait);
-        return;
+        metric_add(&worker->metrics.rate_limited_joins, 1);
+        *refusal = (struct refusal){ERROR_RATE_LIMITED,
+                                    "too many joins a second (limits.join_rate)", wait};
+        return false;
     }
+    return true;
+}
+
+static void join(struct worker *worker, struct viewer *viewer, struct bytes room,
+                 struct intent_ref ref)
+{
     struct reply joined = {.kind = REPLY_JOINED, .ref = ref, .room = room};
     switch (room_join(worker, viewer, room, ref)) {
     case JOIN_LIVE:
@@ -58,9 +110,15 @@ static void join(struct worker *worker, struct viewer *viewer, struct bytes room
     }
 }
 
+/* A room of the query. What is refused does not count as abuse: a request head is bounded as it is. */
 void intents_join_query(struct worker *worker, struct viewer *viewer, struct bytes room)
 {
-    join(worker, viewer, room, (struct intent_ref){0});
+    struct refusal refusal;
+    struct intent_ref none = {0};
+    if (judge_join(worker, viewer, room, &refusal))
+        join(worker, viewer, room, none);
+    else
+        answer_error(worker, viewer, none, refusal.code, refusal.text, refusal.retry_after_ms);
 }
 
 static void leave(struct worker *worker, struct viewer *viewer, const struct intent *intent)
@@ -69,50 +127,70 @@ static void leave(struct worker *worker, struct viewer *viewer, const struct int
         room_find(worker, intent->room, map_hash(intent->room.data, intent->room.len));
     struct member *member = room ? room_member(viewer, room) : NULL;
     if (!member) {
-        answer_error(worker, viewer, intent->ref, ERROR_NOT_IN_ROOM,
-                     "join the room before leaving it", 0);
+        refuse(worker, viewer, intent->ref,
+               &(struct refusal){ERROR_NOT_IN_ROOM, "join the room before leaving it", 0});
         return;
     }
     room_leave(worker, member);
     answer_ack(worker, viewer, intent->ref);
 }
 
-/* Why a send is refused, or NULL. */
-static const char *judge_send(struct worker *worker, struct viewer *viewer,
-                              const struct intent *intent, enum error_code *code,
-                              const struct conf_type **type)
+/* Buckets of the viewer's appear with the first send of a type that has a rate. */
+static uint32_t take_type_rate(struct worker *worker, struct viewer *viewer,
+                               const struct conf_type *type)
 {
-    uint16_t index = conf_type_find(worker->conf, intent->type);
-    *type = &worker->conf->types[index];
-    if ((*type)->route == ROUTE_NONE) {
-        *code = index == 0 ? ERROR_UNKNOWN_TYPE : ERROR_FORBIDDEN;
-        return index == 0 ? "no such message type" : "viewers may not send this type";
+    size_t before = rates_bytes(viewer->rates);
+    uint32_t wait = rates_take(&viewer->rates, worker->conf, type, worker->now_ms);
+    worker->rates_bytes += rates_bytes(viewer->rates) - before; /* modulo 2^64: may shrink too */
+    return wait;
+}
+
+/* Whether the viewer may send it; else *refusal says why not. From what the viewer can do nothing about, over what it may not, to what it
+ * may not just now: a token is taken only of what is fine otherwise. */
+static bool judge_send(struct worker *worker, struct viewer *viewer, const struct intent *intent,
+                       const struct conf_type *type, struct refusal *refusal)
+{
+    *refusal = (struct refusal){0};
+    if (type->route == ROUTE_NONE) {
+        bool unknown = type == &worker->conf->types[0];
+        refusal->code = unknown ? ERROR_UNKNOWN_TYPE : ERROR_FORBIDDEN;
+        refusal->text = unknown ? "no such message type" : "viewers may not send this type";
+        return false;
     }
     if (intent->key.len > 0) {
-        *code = ERROR_BAD_MESSAGE;
-        return "key works only for queue routes and types with history";
+        refusal->code = ERROR_BAD_MESSAGE;
+        refusal->text = "key works only for queue routes and types with history";
+        return false;
     }
-    if (intent->data.kind != JSON_ABSENT && intent->data.raw.len > (*type)->max_bytes) {
-        *code = ERROR_TOO_LARGE;
-        return "data is longer than the type's max_bytes";
+    if (intent->data.kind != JSON_ABSENT && intent->data.raw.len > type->max_bytes) {
+        refusal->code = ERROR_TOO_LARGE;
+        refusal->text = "data is longer than the type's max_bytes";
+        return false;
     }
     struct room *room =
         room_find(worker, intent->room, map_hash(intent->room.data, intent->room.len));
     const struct member *member = room && room->live ? room_member(viewer, room) : NULL;
     if (!member) {
-        *code = ERROR_NOT_IN_ROOM;
-        return "join the room before sending to it";
+        refusal->code = ERROR_NOT_IN_ROOM;
+        refusal->text = "join the room before sending to it";
+        return false;
     }
-    return NULL;
+    refusal->retry_after_ms = take_type_rate(worker, viewer, type);
+    if (refusal->retry_after_ms > 0) {
+        metric_add(&worker->metrics.rate_limited_type, 1);
+        refusal->code = ERROR_RATE_LIMITED;
+        refusal->text = "too many messages of this type a second (rate of the type)";
+        return false;
+    }
+    return true;
 }
 
 static void send_message(struct worker *worker, struct viewer *viewer, const struct intent *intent)
 {
-    enum error_code code;
-    const struct conf_type *type;
-    const char *why = judge_send(worker, viewer, intent, &code, &type);
-    if (why) {
-        answer_error(worker, viewer, intent->ref, code, why, 0);
+    struct refusal refusal;
+    const struct conf_type *type = &worker->conf->types[conf_type_find(worker->conf, intent->type)];
+    if (!judge_send(worker, viewer, intent, type, &refusal)) {
+        refuse(worker, viewer, intent->ref, &refusal);
         return;
     }
     char user[USER_NAME_MAX + 1];
@@ -123,7 +201,7 @@ static void send_message(struct worker *worker, struct viewer *viewer, const str
     struct command *command =
         payload.failed || mailbox_count(worker->setup.node_mailbox) > worker->conf->limits.mailbox
             ? NULL
-            : command_create(COMMAND_PUBLISH, intent->room, buf_view(&payload));
+            : command_create_for(COMMAND_PUBLISH, intent->room, buf_view(&payload), parts.from);
     buf_fini(&payload);
     if (!command) {
         answer_error(worker, viewer, intent->ref, ERROR_UNAVAILABLE, "the node is overloaded",
@@ -142,12 +220,28 @@ void intents_published(struct worker *worker, const struct command *command)
     struct viewer *viewer = viewer_find(worker, command->slot, command->id);
     if (!viewer || viewer->state != VIEWER_OPEN)
         return;
-    if (command->result == 0)
+    switch (command->result) {
+    case 0:
         answer_ack(worker, viewer, command->ref);
-    else
+        break;
+    case PUBLISH_ERR_USER_RATE:
+        metric_add(&worker->metrics.rate_limited_user, 1);
+        refuse(worker, viewer, command->ref,
+               &(struct refusal){ERROR_RATE_LIMITED,
+                                 "too many messages of this user a second (limits.user_rate)",
+                                 command->retry_after_ms});
+        break;
+    case PUBLISH_ERR_ROOM_RATE: /* others' doing perhaps: no abuse */
+        metric_add(&worker->metrics.rate_limited_room, 1);
+        answer_error(worker, viewer, command->ref, ERROR_RATE_LIMITED,
+                     "too many messages into this room a second (limits.room_send_rate)",
+                     command->retry_after_ms);
+        break;
+    default:
         answer_error(worker, viewer, command->ref, ERROR_UNAVAILABLE,
                      "the message broker is away; the message may not have been sent",
                      500 + worker_random(worker) % 1000);
+    }
 }
 
 static void pace(struct worker *worker, struct viewer *viewer, const struct intent *intent)
@@ -196,33 +290,38 @@ void intents_connected(struct worker *worker, struct viewer *viewer)
         extras_settle(worker, viewer);
     }
     for (size_t at = 0; at < rooms.len; at += 1 + (size_t)rooms.data[at])
-        join(worker, viewer, bytes_of(rooms.data + at + 1, (size_t)rooms.data[at]),
-             (struct intent_ref){0});
+        intents_join_query(worker, viewer, bytes_of(rooms.data + at + 1, (size_t)rooms.data[at]));
     buf_fini(&rooms);
 }
 
-static void refuse(struct worker *worker, struct viewer *viewer, const struct intent *intent)
+/* What could not be made sense of. */
+static void refuse_bad(struct worker *worker, struct viewer *viewer, const struct intent *intent)
 {
     metric_add(&worker->metrics.bad_messages, 1);
     if (intent->namespace_.len > 0 && viewer_adapter(viewer)->append_namespace_refused)
         viewer_adapter(viewer)->append_namespace_refused(&worker->reply, intent->namespace_);
     else if (viewer->state == VIEWER_OPEN)
         answer_error(worker, viewer, intent->ref, intent->error_code, intent->error_text, 0);
-    if (intent->fatal_close != 0) {
+    if (intent->fatal_close != 0)
         viewer_close(worker, viewer, CLOSE_PROTOCOL);
-        return;
-    }
-    if (intent->unreadable &&
-        bucket_take(&viewer->bad_rate, worker->now_ms, worker->conf->limits.bad_messages, 60000,
-                    worker->conf->limits.bad_messages) > 0)
-        viewer_close(worker, viewer, CLOSE_POLICY);
+    else
+        count_abuse(worker, viewer, intent->error_code);
+}
+
+static void try_join(struct worker *worker, struct viewer *viewer, const struct intent *intent)
+{
+    struct refusal refusal;
+    if (judge_join(worker, viewer, intent->room, &refusal))
+        join(worker, viewer, intent->room, intent->ref);
+    else
+        refuse(worker, viewer, intent->ref, &refusal);
 }
 
 static void carry_out(struct worker *worker, struct viewer *viewer, const struct intent *intent)
 {
     switch (intent->op) {
     case INTENT_JOIN:
-        join(worker, viewer, intent->room, intent->ref);
+        try_join(worker, viewer, intent);
         break;
     case INTENT_LEAVE:
         leave(worker, viewer, intent);
@@ -241,7 +340,7 @@ static void carry_out(struct worker *worker, struct viewer *viewer, const struct
         pong(worker, viewer, intent);
         break;
     case INTENT_BAD:
-        refuse(worker, viewer, intent);
+        refuse_bad(worker, viewer, intent);
         break;
     default:
         break;
@@ -287,12 +386,13 @@ static int on_text(struct worker *worker, struct viewer *viewer, struct bytes te
     uint32_t wait = bucket_take(&viewer->message_rate, worker->now_ms, conf->limits.viewer_rate,
                                 1000, conf->limits.viewer_burst);
     if (wait > 0) { /* before any JSON is read; told only as long as the viewer takes its answers */
-        metric_add(&worker->metrics.rate_limited, 1);
+        metric_add(&worker->metrics.rate_limited_viewer, 1);
         if (viewer->state == VIEWER_OPEN &&
             worker->reply.len + outbox_pending(viewer) < conf->limits.private_bytes / 4)
             answer_error(worker, viewer, (struct intent_ref){0}, ERROR_RATE_LIMITED,
                          "too many messages a second (limits.viewer_rate)", wait);
-        return 0;
+        count_abuse(worker, viewer, ERROR_RATE_LIMITED);
+        return viewer->state >= VIEWER_CLOSING ? -1 : 0;
     }
     struct intent intent;
     viewer_adapter(viewer)->parse(text, &worker->adapter_limits, &intent);

@@ -79,7 +79,8 @@ struct viewer {
     struct codec *codec;
     struct extras *extras;
     struct member *members;
-    char *user; /* NULL: guest-<connection> */
+    struct rates *rates; /* of types with a rate; NULL until one is sent */
+    char *user;          /* NULL: guest-<connection> */
     struct map_node user_node;
     uint64_t id;
     uint32_t slot;
@@ -90,6 +91,7 @@ struct viewer {
     struct bucket message_rate;
     struct bucket join_rate;
     struct bucket bad_rate;
+    struct bucket refused_rate;
     uint32_t skipped;
     uint32_t all_cursor[HALLEY_LANES];
 };
@@ -110,7 +112,8 @@ struct member {
     };
 };
 
-_Static_assert(sizeof(struct viewer) <= 152, "a viewer's byte budget");
+_Static_assert(sizeof(struct viewer) <= 168,
+               "a viewer's byte budget: what malloc gives for 153 bytes");
 _Static_assert(sizeof(struct member) <= 40, "a membership's byte budget");
 
 /* A walk over viewers that may take several turns: circular, so a new message starts it over from where it is. */
@@ -176,6 +179,7 @@ struct worker {
     uint32_t free_slot; /* head of the free list kept in the slots themselves; INT32_MAX: none */
     uint32_t viewer_count;
     uint32_t peak_viewers; /* since memory was last given back */
+    uint64_t rates_bytes;  /* of all viewers' rates */
     uint64_t next_id;
     uint64_t
         promised_id; /* viewers up to this one came under an earlier conf, whose heartbeat they keep: */

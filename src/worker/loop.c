@@ -18,17 +18,26 @@ enum {
 
 struct command *command_create(enum command_kind kind, struct bytes room, struct bytes payload)
 {
-    struct command *command = calloc(1, sizeof(*command) + room.len + payload.len);
+    return command_create_for(kind, room, payload, (struct bytes){0});
+}
+
+struct command *command_create_for(enum command_kind kind, struct bytes room, struct bytes payload,
+                                   struct bytes user)
+{
+    struct command *command = calloc(1, sizeof(*command) + room.len + payload.len + user.len);
     if (!command)
         return NULL;
     list_init(&command->link);
     command->kind = kind;
     command->room_len = (uint32_t)room.len;
     command->payload_len = (uint32_t)payload.len;
+    command->user_len = (uint32_t)user.len;
     if (room.len > 0)
         memcpy(command->text, room.data, room.len);
     if (payload.len > 0)
         memcpy(command->text + room.len, payload.data, payload.len);
+    if (user.len > 0)
+        memcpy(command->text + room.len + payload.len, user.data, user.len);
     return command;
 }
 
@@ -102,7 +111,8 @@ static void update_gauges(struct worker *worker)
     metric_set(&worker->metrics.memory_viewers,
                (uint64_t)worker->viewer_count * sizeof(struct viewer) +
                    worker->slot_cap * sizeof(struct viewer *) +
-                   metric_get(&worker->metrics.memberships) * sizeof(struct member));
+                   metric_get(&worker->metrics.memberships) * sizeof(struct member) +
+                   worker->rates_bytes);
     metric_set(&worker->metrics.memory_codec, codec_pool_bytes(worker->codecs));
 }
 

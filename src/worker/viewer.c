@@ -2,6 +2,7 @@
 
 #include "base/address.h"
 #include "base/log.h"
+#include "policy/rates.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -182,6 +183,9 @@ void viewer_destroy(struct worker *worker, struct viewer *viewer)
     viewer_set_state(worker, viewer, VIEWER_DEAD);
     codec_detach(worker->codecs, &viewer->codec);
     extras_free(worker, viewer);
+    worker->rates_bytes -= rates_bytes(viewer->rates);
+    rates_free(viewer->rates);
+    viewer->rates = NULL;
     free(viewer->user);
     viewer->user = NULL;
     close(viewer->fd);

@@ -30,7 +30,7 @@ enum command_kind {
     /* worker to node */
     COMMAND_HOLD,    /* text: room; the worker has its first viewer */
     COMMAND_RELEASE, /* text: room; its last viewer left */
-    COMMAND_PUBLISH, /* text: room, then the payload; answered by COMMAND_PUBLISHED when ref is present */
+    COMMAND_PUBLISH, /* text: room, payload, user; answered by COMMAND_PUBLISHED when ref is present or it failed */
     COMMAND_QUERY_DONE,
     COMMAND_STOPPED
 };
@@ -43,11 +43,19 @@ struct command {
     uint64_t id;
     struct intent_ref ref;
     int result;
-    enum lane lane; /* PUBLISH: of the type */
+    uint32_t retry_after_ms; /* PUBLISHED, with PUBLISH_ERR_…_RATE */
+    enum lane lane;          /* PUBLISH: of the type */
     void *object;
     uint32_t room_len;
     uint32_t payload_len;
-    char text[]; /* room, payload */
+    uint32_t user_len;
+    char text[]; /* room, payload, user */
+};
+
+/* Results of a COMMAND_PUBLISH beside the broker's. */
+enum {
+    PUBLISH_ERR_USER_RATE = -5401, /* limits.user_rate */
+    PUBLISH_ERR_ROOM_RATE = -5402  /* limits.room_send_rate */
 };
 
 static inline struct bytes command_room(const struct command *command)
@@ -60,8 +68,16 @@ static inline struct bytes command_payload(const struct command *command)
     return bytes_of(command->text + command->room_len, command->payload_len);
 }
 
+static inline struct bytes command_user(const struct command *command)
+{
+    return bytes_of(command->text + command->room_len + command->payload_len, command->user_len);
+}
+
 /* Returns NULL when memory is out. Free with free(). */
 struct command *command_create(enum command_kind kind, struct bytes room, struct bytes payload);
+/* The same, on behalf of a user. */
+struct command *command_create_for(enum command_kind kind, struct bytes room, struct bytes payload,
+                                   struct bytes user);
 
 /* A question to all workers; each fills its own answer, the last one back completes it. */
 enum query_kind { QUERY_ROOMS, QUERY_ROOM, QUERY_CONNECTIONS, QUERY_KICK };

@@ -148,7 +148,12 @@ static void defaults__are_those_of_the_contract(void **state)
                                              {20, 128 << 10, 10000, OVERFLOW_DROP_OLDEST},
                                              {100, 32 << 10, 5000, OVERFLOW_DROP_OLDEST}};
     assert_memory_equal(conf->lanes, lanes, sizeof(lanes));
-    static const struct conf_type types[] = {
+    static const struct {
+        const char *name;
+        enum lane lane;
+        enum conf_route route;
+        uint32_t max_bytes;
+    } types[] = {
         {"*", LANE_NORMAL, ROUTE_NONE, 16 << 10},  {"system", LANE_HIGH, ROUTE_NONE, 16 << 10},
         {"gift", LANE_HIGH, ROUTE_NONE, 16 << 10}, {"chat", LANE_NORMAL, ROUTE_BROADCAST, 16 << 10},
         {"like", LANE_LOW, ROUTE_NONE, 16 << 10},  {"enter", LANE_LOW, ROUTE_NONE, 16 << 10}};
@@ -181,7 +186,7 @@ static void json__is_json_and_hides_secrets(void **state)
     assert_non_null(strstr(text, "\"echo\":true"));
     assert_non_null(strstr(text, "\"listen\":[\"0.0.0.0:1314\",\"[::]:1314\"]"));
     assert_non_null(
-        strstr(text, "\"gift\":{\"lane\":\"high\",\"route\":\"none\",\"max_bytes\":16384}"));
+        strstr(text, "\"gift\":{\"lane\":\"high\",\"route\":\"none\",\"max_bytes\":16384,"));
     conf_unref(conf);
     buf_fini(&out);
 }

@@ -1,0 +1,11 @@
+#include "policy/test_policy.h"
+
+#include "base/map.h"
+
+int main(void)
+{
+    map_seed();
+    int failed = run_rates_tests();
+    failed += run_limiter_tests();
+    return failed ? 1 : 0;
+}

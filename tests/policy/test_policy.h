@@ -1,0 +1,11 @@
+/* test_policy.h: the suites of this folder. */
+#pragma once
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+int run_rates_tests(void);
+int run_limiter_tests(void);
