@@ -31,21 +31,34 @@ struct halley_lanes {
     uint8_t pending; /* bits of lanes with frames since their last flush */
 };
 
-/* now_ms lies far enough back that the first message of a fresh room flushes at once. */
-void halley_lanes_init(struct halley_lanes *lanes, uint32_t now_ms);
+/* What remains of lanes whose logs are empty: cursors stay valid, and the next flush knows of the last one. */
+struct halley_lanes_rest {
+    uint32_t next[HALLEY_LANES];
+    uint32_t flushed_ms[HALLEY_LANES];
+};
+
+/* Lanes that were never flushed: the first message flushes at once. */
+void halley_lanes_rest_init(struct halley_lanes_rest *rest, uint32_t now_ms);
+
+/* Lanes without frames that go on where `rest` says. */
+void halley_lanes_init(struct halley_lanes *lanes, const struct halley_lanes_rest *rest);
+/* Drops all frames. */
 void halley_lanes_fini(struct halley_lanes *lanes);
+struct halley_lanes_rest halley_lanes_rest(const struct halley_lanes *lanes);
 
 /* Appends a frame to a lane. Returns HALLEY_FRAMELOG_OK or its errors. */
 int halley_lanes_append(struct halley_lanes *lanes, const struct halley_lane_policy *policy,
                         int lane, uint32_t now_ms, uint16_t type,
                         const struct halley_frame frames[HALLEY_ENCODINGS]);
 
-/* How long until the pending lanes must be flushed, in milliseconds: 0 = now, -1 = nothing is pending. */
-int halley_lanes_due_ms(const struct halley_lanes *lanes,
-                        const struct halley_lane_policy policies[HALLEY_LANES], uint32_t now_ms);
+/* The bits (1 << lane) of the pending lanes that must be flushed now. In *next_ms: the milliseconds until another one must, at least 1;
+ * -1: none is pending beside them. */
+unsigned halley_lanes_due(const struct halley_lanes *lanes,
+                          const struct halley_lane_policy policies[HALLEY_LANES], uint32_t now_ms,
+                          int *next_ms);
 
-/* A flush of everything pending begins. Returns the lanes' bits that were pending. */
-unsigned halley_lanes_flush_begin(struct halley_lanes *lanes, uint32_t now_ms);
+/* A flush of these lanes begins: those of them that are pending no longer are. Returns their bits. */
+unsigned halley_lanes_flush_begin(struct halley_lanes *lanes, unsigned which, uint32_t now_ms);
 
 /* Drops old frames, frees empty logs. Returns true while any log is left. */
 bool halley_lanes_expire(struct halley_lanes *lanes,

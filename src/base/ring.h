@@ -68,3 +68,11 @@ static inline void *ring_shift(struct ring_queue *ring)
     atomic_store_explicit(&ring->tail, tail + 1, memory_order_release);
     return item;
 }
+
+/* Reader: the item that the call ring_shift() after `ahead` others would return, NULL when there are not so many. */
+static inline void *ring_peek(const struct ring_queue *ring, uint32_t ahead)
+{
+    uint32_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
+    uint32_t head = atomic_load_explicit(&ring->head, memory_order_acquire);
+    return head - tail > ahead ? ring->slots[(tail + ahead) & ring->mask] : NULL;
+}

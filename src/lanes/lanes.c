@@ -5,11 +5,26 @@
 /* Far enough in the past that any interval (at most minutes) has passed. */
 static const uint32_t LONG_AGO_MS = 3600000;
 
-void halley_lanes_init(struct halley_lanes *lanes, uint32_t now_ms)
+void halley_lanes_rest_init(struct halley_lanes_rest *rest, uint32_t now_ms)
+{
+    memset(rest, 0, sizeof(*rest));
+    for (int lane = 0; lane < HALLEY_LANES; lane++)
+        rest->flushed_ms[lane] = now_ms - LONG_AGO_MS;
+}
+
+void halley_lanes_init(struct halley_lanes *lanes, const struct halley_lanes_rest *rest)
 {
     memset(lanes, 0, sizeof(*lanes));
-    for (int lane = 0; lane < HALLEY_LANES; lane++)
-        lanes->flushed_ms[lane] = now_ms - LONG_AGO_MS;
+    memcpy(lanes->next, rest->next, sizeof(rest->next));
+    memcpy(lanes->flushed_ms, rest->flushed_ms, sizeof(rest->flushed_ms));
+}
+
+struct halley_lanes_rest halley_lanes_rest(const struct halley_lanes *lanes)
+{
+    struct halley_lanes_rest rest;
+    memcpy(rest.next, lanes->next, sizeof(rest.next));
+    memcpy(rest.flushed_ms, lanes->flushed_ms, sizeof(rest.flushed_ms));
+    return rest;
 }
 
 void halley_lanes_fini(struct halley_lanes *lanes)
@@ -37,30 +52,35 @@ int halley_lanes_append(struct halley_lanes *lanes, const struct halley_lane_pol
     return HALLEY_FRAMELOG_OK;
 }
 
-int halley_lanes_due_ms(const struct halley_lanes *lanes,
-                        const struct halley_lane_policy policies[HALLEY_LANES], uint32_t now_ms)
+unsigned halley_lanes_due(const struct halley_lanes *lanes,
+                          const struct halley_lane_policy policies[HALLEY_LANES], uint32_t now_ms,
+                          int *next_ms)
 {
-    int due = -1;
+    unsigned due = 0;
+    *next_ms = -1;
     for (int lane = 0; lane < HALLEY_LANES; lane++) {
         if (!(lanes->pending & (1u << lane)))
             continue;
         uint32_t passed = now_ms - lanes->flushed_ms[lane];
-        int left =
-            passed >= policies[lane].interval_ms ? 0 : (int)(policies[lane].interval_ms - passed);
-        if (due < 0 || left < due)
-            due = left;
+        if (passed >= policies[lane].interval_ms) {
+            due |= 1u << lane;
+            continue;
+        }
+        int left = (int)(policies[lane].interval_ms - passed);
+        if (*next_ms < 0 || left < *next_ms)
+            *next_ms = left;
     }
     return due;
 }
 
-unsigned halley_lanes_flush_begin(struct halley_lanes *lanes, uint32_t now_ms)
+unsigned halley_lanes_flush_begin(struct halley_lanes *lanes, unsigned which, uint32_t now_ms)
 {
-    unsigned began = lanes->pending;
+    unsigned began = lanes->pending & which;
     for (int lane = 0; lane < HALLEY_LANES; lane++) {
         if (began & (1u << lane))
             lanes->flushed_ms[lane] = now_ms;
     }
-    lanes->pending = 0;
+    lanes->pending &= (uint8_t)~began;
     return began;
 }
 

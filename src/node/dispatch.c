@@ -18,7 +18,6 @@ static struct held *held_find(const struct node *node, struct bytes name)
 
 static void held_destroy(struct node *node, struct held *held)
 {
-    list_remove(&held->linger);
     map_remove(&node->rooms, &held->node);
     metric_set(&node->metrics.rooms, node->rooms.count);
     free(held);
@@ -36,7 +35,6 @@ static struct held *held_create(struct node *node, struct bytes name)
         return NULL;
     memcpy(held->name, name.data, name.len);
     held->name_len = (uint8_t)name.len;
-    list_init(&held->linger);
     if (map_add(&node->rooms, &held->node, map_hash(name.data, name.len)) != 0) {
         free(held);
         return NULL;
@@ -68,7 +66,6 @@ void dispatch_hold(struct node *node, const struct command *command)
         tell_room(node, command->worker, COMMAND_ROOM_REFUSED, name);
         return;
     }
-    list_remove(&held->linger);
     held->holders |= 1ull << command->worker;
     if (held->live)
         tell_room(node, command->worker, COMMAND_ROOM_LIVE, name);
@@ -82,18 +79,32 @@ void dispatch_release(struct node *node, const struct command *command)
     held->holders &= ~(1ull << command->worker);
     if (held->holders != 0)
         return;
-    held->left_at_ms = uv_now(&node->loop);
-    list_remove(&held->linger);
-    list_append(&node->lingering, &held->linger); /* in order of time: one linger for all */
+    struct lingering *lingering = malloc(sizeof(*lingering));
+    if (!lingering) {
+        log_error("no memory to release a room: it stays subscribed",
+                  LOG_BYTES("room", command_room(command)));
+        return;
+    }
+    held->abandoned = ++node->abandoned;
+    *lingering = (struct lingering){
+        .held = held, .abandoned = held->abandoned, .at_ms = (uint32_t)uv_now(&node->loop)};
+    list_init(&lingering->link);
+    list_append(&node->lingering, &lingering->link); /* one linger for all keeps them in order */
 }
 
 void dispatch_expire(struct node *node)
 {
-    uint64_t now = uv_now(&node->loop);
+    uint32_t now = (uint32_t)uv_now(&node->loop);
     while (!list_empty(&node->lingering)) {
-        struct held *held = CONTAINER_OF(node->lingering.next, struct held, linger);
-        if (now - held->left_at_ms < node->conf->broker.linger_ms)
+        struct lingering *first = CONTAINER_OF(node->lingering.next, struct lingering, link);
+        struct held *held = first->held;
+        if (now - first->at_ms < node->conf->broker.linger_ms)
             return;
+        bool left = held->holders == 0 && held->abandoned == first->abandoned;
+        list_remove(&first->link);
+        free(first);
+        if (!left)
+            continue; /* somebody came back, and may have left again */
         broker_unsubscribe(node->broker, bytes_of(held->name, held->name_len));
         held_destroy(node, held);
     }
@@ -377,6 +388,9 @@ int dispatch_publish_http(struct node *node, struct admin_request *request, stru
 
 void dispatch_free_rooms(struct node *node)
 {
+    struct link *link;
+    while ((link = list_shift(&node->lingering)))
+        free(CONTAINER_OF(link, struct lingering, link));
     for (uint32_t i = 0; node->rooms.buckets && i <= node->rooms.mask; i++) {
         struct map_node *at = node->rooms.buckets[i];
         while (at) {

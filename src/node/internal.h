@@ -26,12 +26,22 @@ enum phase { PHASE_RUNNING, PHASE_STOPPING, PHASE_ENDING };
 /* A room that some worker holds, or held a moment ago (it lingers before it is unsubscribed). */
 struct held {
     struct map_node node;
-    struct link linger;  /* on node->lingering while nobody holds it */
-    uint64_t holders;    /* bit per worker */
-    uint64_t left_at_ms; /* when the last holder let go */
-    bool live;           /* its subscription is confirmed */
+    uint64_t holders;   /* bit per worker */
+    uint32_t abandoned; /* which of the node's abandonings was its last one */
+    bool live;          /* its subscription is confirmed */
     uint8_t name_len;
     char name[];
+};
+
+_Static_assert(offsetof(struct held, name) + 10 + sizeof(size_t) <= 64,
+               "an idle room is to cost one small allocation");
+
+/* The last holder let go of a room then; void when one came back and left again since. */
+struct lingering {
+    struct link link; /* on node->lingering, in order of time */
+    struct held *held;
+    uint32_t abandoned; /* another number than the room's: void */
+    uint32_t at_ms;     /* modulo 2^32 */
 };
 
 /* A publish on its way through the broker; its address is the token. */
@@ -74,6 +84,7 @@ struct node {
     struct limiter room_rates;
     struct map rooms;
     struct link lingering;
+    uint32_t abandoned; /* rooms, one by one, modulo 2^32 */
     struct link queries;
 };
 

@@ -249,10 +249,10 @@ static void pace(struct worker *worker, struct viewer *viewer, const struct inte
     if (viewer->passive && !intent->passive) {
         viewer->passive = false; /* what passed meanwhile is not made up for */
         for (int lane = HALLEY_LANE_NORMAL; lane < HALLEY_LANES; lane++) {
-            viewer->all_cursor[lane] = worker->all.next[lane];
+            viewer->all_cursor[lane] = worker->all.lanes.next[lane];
             for (struct member *member = viewer->members; member; member = member->next) {
                 if (member->room->live)
-                    member->cursor[lane] = member->room->lanes.next[lane];
+                    member->cursor[lane] = room_next(member->room)[lane];
             }
         }
     }

@@ -4,7 +4,8 @@
  *      viewer.c    states, the one close path     read.c     bytes in: head, frames, control frames
  *      intents.c   what viewers want              timers.c   heartbeat, deadlines
  *      room.c      rooms, members                 outbox.c   what only one viewer gets (control lane)
- *      flush.c     sweeps over rooms              write.c    bytes out, little of them unsent in the kernel
+ *      sweep.c     who is served when             flush.c    what one viewer gets in a write
+ *      write.c     bytes out, little of them unsent in the kernel
  *      query.c     operators' questions           loop.c     handles, mailboxes, turns
  *
  * Threads:   the worker's thread (checked at the entries).
@@ -73,14 +74,16 @@ struct viewer {
     bool passive : 1; /* control and high lanes only */
     bool hang_up : 1; /* closing: close as soon as everything is written */
     bool shut : 1;    /* closing: our side is shut down, waiting for the peer */
+    bool whole : 1;   /* on worker->dirty, and more than `marked` is to be looked at */
     uint16_t member_count;
     struct link link;  /* on worker->dirty or ->blocked, or on nothing */
     struct link timer; /* on worker->wheel */
     struct codec *codec;
     struct extras *extras;
     struct member *members;
-    struct rates *rates; /* of types with a rate; NULL until one is sent */
-    char *user;          /* NULL: guest-<connection> */
+    struct member *marked; /* on worker->dirty: its room has something for the viewer; or NULL */
+    struct rates *rates;   /* of types with a rate; NULL until one is sent */
+    char *user;            /* NULL: guest-<connection> */
     struct map_node user_node;
     uint64_t id;
     uint32_t slot;
@@ -113,12 +116,13 @@ struct member {
 };
 
 _Static_assert(sizeof(struct viewer) <= 168,
-               "a viewer's byte budget: what malloc gives for 153 bytes");
+               "a viewer's byte budget: what one chunk of malloc holds");
 _Static_assert(sizeof(struct member) <= 40, "a membership's byte budget");
 
 /* A walk over viewers that may take several turns: circular, so a new message starts it over from where it is. */
 struct sweep {
     struct link link; /* on worker->urgent or ->sweeping, or on nothing */
+    bool urgent;      /* which of its activity's sweeps it is */
     uint32_t at;
     uint32_t left;                  /* viewers until all is out; a new message sets it back */
     uint32_t lap;                   /* viewers until everybody came by once; nothing sets it back */
@@ -127,21 +131,36 @@ struct sweep {
     uint32_t swept[HALLEY_LANES];   /* … up to which every viewer who takes bytes was served */
 };
 
+/* What a room needs only while messages are on their way through it. The first message makes it, and it goes when everybody has
+ * everything: most rooms are silent most of the time. The messages to all have one of their own, without a room. */
+struct activity {
+    struct room *room; /* NULL: the messages to all */
+    struct halley_lanes lanes;
+    struct sweep urgent; /* the high lane, for all members, before anything else */
+    struct sweep rest;   /* all lanes */
+    struct link timer;   /* on worker->gather until the next flush */
+    struct link link;    /* on worker->active, in the end on worker->ended */
+    uint32_t due_ms;     /* of the timer */
+};
+
 struct room {
     struct map_node node;
-    struct halley_lanes lanes;
-    struct member **members;
+    struct activity *activity; /* NULL: nothing is on its way */
+    union {
+        struct member *one;   /* cap == 0 */
+        struct member **list; /* else */
+    } members;
     uint32_t count;
     uint32_t cap;
     uint32_t encoded[ENCODING_COUNT]; /* members per encoding */
-    struct sweep sweep;
-    struct link timer;  /* on worker->gather until the next flush */
-    struct link active; /* on worker->active while it has frames */
-    uint32_t due_ms;
-    bool live; /* subscribed: members get messages */
+    struct halley_lanes_rest rest;    /* while there is no activity */
+    bool live;                        /* subscribed: members get messages */
     uint8_t name_len;
     char name[];
 };
+
+_Static_assert(offsetof(struct room, name) + 10 + sizeof(size_t) <= 96,
+               "an idle room is to cost one allocation of 96 bytes");
 
 struct worker {
     struct worker_setup setup;
@@ -193,8 +212,9 @@ struct worker {
     struct wheel wheel;
 
     struct map rooms;
-    struct link active;
-    struct link dead_rooms; /* freed at the end of the turn */
+    struct link active;          /* activities of rooms */
+    struct link ended;           /* activities of dead rooms, and … */
+    struct map_node *dead_rooms; /* … these themselves are freed at the end of the turn */
     struct link urgent;
     struct link sweeping;
     struct wheel gather;
@@ -202,10 +222,7 @@ struct worker {
     struct sweep
         *choking[HALLEY_LANES]; /* the sweep that must end before more of this lane is appended */
     uint32_t choked_ms[HALLEY_LANES];
-    struct halley_lanes all; /* messages to all */
-    struct sweep all_sweep;
-    struct link all_timer;
-    uint32_t all_due_ms;
+    struct activity all; /* messages to all */
     uint32_t open_encoded[ENCODING_COUNT];
 
     struct codec_pool *codecs;
@@ -229,6 +246,17 @@ static inline const struct adapter *viewer_adapter(const struct viewer *viewer)
     static const struct adapter *const adapters[] = {NULL, &adapter_native, &adapter_engineio3,
                                                      &adapter_engineio4};
     return adapters[viewer->protocol];
+}
+
+/* Number of the next frame in each lane. */
+static inline const uint32_t *room_next(const struct room *room)
+{
+    return room->activity ? room->activity->lanes.next : room->rest.next;
+}
+
+static inline struct member *room_at(const struct room *room, uint32_t index)
+{
+    return room->cap ? room->members.list[index] : room->members.one;
 }
 
 /* viewer.c */
@@ -306,24 +334,36 @@ void room_refused(struct worker *worker, struct bytes name);
 void room_deliver(struct worker *worker, const struct message *message);
 void rooms_expire(struct worker *worker);
 
+/* The room's activity, made where there is none; NULL: out of memory. */
+struct activity *room_activity(struct worker *worker, struct room *room);
+/* Nothing is on its way any more: what only a busy room needs goes. */
+void room_settle(struct worker *worker, struct activity *activity);
+
 /* flush.c */
 void flush_mark(struct worker *worker,
                 struct viewer *viewer); /* on the dirty list, unless blocked */
-void flush_viewer(struct worker *worker, struct viewer *viewer);
+/* The same, for what one room has for the viewer: only that room is looked at, unless more is marked until then. */
+void flush_mark_member(struct worker *worker, struct member *member);
+/* Writes what the viewer has to get. urgent: of the other lanes only what fits a segment beside the high one. */
+void flush_viewer(struct worker *worker, struct viewer *viewer, bool urgent);
+void flush_marked(struct worker *worker, struct viewer *viewer); /* one of the dirty list */
 void flush_writable(struct worker *worker, struct viewer *viewer);
+void flush_check_blocked(struct worker *worker);
+
+/* sweep.c */
+void sweep_init(struct activity *activity); /* room and lanes are set */
 /* After an append: sweep at once, or when the lane's interval has passed. */
-void flush_schedule(struct worker *worker, struct halley_lanes *lanes, struct sweep *sweep,
-                    uint32_t count, struct link *timer, uint32_t *due_ms);
-void flush_on_gather(struct worker *worker);
-/* So many viewers came into the circle that a sweep walks: without them counted it would end before its first ones. */
-void flush_sweep_grew(struct sweep *sweep, uint32_t more);
+void sweep_schedule(struct worker *worker, struct activity *activity);
+void sweep_on_gather(struct worker *worker);
+/* So many viewers came into the circle that sweeps walk: without them counted it would end before its first ones. */
+void sweep_grew(struct activity *activity, uint32_t more);
+bool sweep_is_walking(const struct activity *activity);
 /* A burst: half a lane's bytes wait for viewers that could take them. They are swept at once, and the lane's mailbox rests until it
  * is done (normal and low: CHOKE_MS at most), or the log would run over viewers that are not slow at all. */
-void flush_choke(struct worker *worker, struct halley_lanes *lanes, struct sweep *sweep,
-                 uint32_t count, int lane);
-bool flush_is_choked(struct worker *worker, int lane);
-bool flush_turn(struct worker *worker); /* one slice; true when more is left */
-void flush_check_blocked(struct worker *worker);
+void sweep_choke(struct worker *worker, struct activity *activity, int lane);
+bool sweep_is_choked(struct worker *worker, int lane);
+void sweep_stop(struct worker *worker, struct activity *activity);
+bool sweep_turn(struct worker *worker); /* one slice; true when more is left */
 
 /* write.c: gives `bytes` bytes in `count` runs to the kernel, as far as it takes them with little unsent (tcp.notsent_lowat). Returns how many it
  * took, or -1 and errno; less than all means that the socket is full and epoll will tell when it is not. */

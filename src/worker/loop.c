@@ -208,8 +208,8 @@ static void on_turn(uv_prepare_t *prepare)
     struct worker *worker = prepare->data;
     take_time(worker);
     metric_add(&worker->metrics.loop_turns, 1);
-    flush_on_gather(worker);
-    bool more = flush_turn(worker);
+    sweep_on_gather(worker);
+    bool more = sweep_turn(worker);
     viewer_bury(worker);
     if (more)
         uv_idle_start(&worker->busy, on_busy);
@@ -261,12 +261,24 @@ static void on_command(struct worker *worker, struct command *command)
     free(command);
 }
 
+/* Rooms lie scattered in memory: those of the next messages are fetched while this one is delivered. */
+static void fetch_ahead(const struct worker *worker, const struct ring_queue *ring)
+{
+    const struct message *far = ring_peek(ring, 8);
+    const struct message *near = ring_peek(ring, 4);
+    if (far && worker->rooms.buckets)
+        __builtin_prefetch(&worker->rooms.buckets[far->room_hash & worker->rooms.mask]);
+    if (near)
+        __builtin_prefetch(map_chain(&worker->rooms, near->room_hash));
+}
+
 /* A bounded number of one lane's messages. Returns true when more may wait. */
 static bool take_messages(struct worker *worker, int lane)
 {
     for (uint32_t left = MESSAGES_PER_TURN; left > 0; left--) {
-        if (flush_is_choked(worker, lane))
+        if (sweep_is_choked(worker, lane))
             return true;
+        fetch_ahead(worker, &worker->lanes[lane]);
         struct message *message = ring_shift(&worker->lanes[lane]);
         if (!message)
             return false;
@@ -284,7 +296,7 @@ static void on_wake(uv_async_t *async)
     struct link *link;
     uv_update_time(&worker->loop);
     take_time(worker);
-    flush_on_gather(worker); /* the wheel counts from its last turn */
+    sweep_on_gather(worker); /* the wheel counts from its last turn */
     list_init(&commands);
     mailbox_take(&worker->mailbox, &commands);
     while ((link = list_shift(&commands)))
@@ -339,11 +351,9 @@ static int init(struct worker *worker, const struct worker_setup *setup)
     list_init(&worker->blocked);
     list_init(&worker->graveyard);
     list_init(&worker->active);
-    list_init(&worker->dead_rooms);
+    list_init(&worker->ended);
     list_init(&worker->urgent);
     list_init(&worker->sweeping);
-    list_init(&worker->all_sweep.link);
-    list_init(&worker->all_timer);
     mailbox_init(&worker->mailbox);
     int error = start_handles(worker);
     if (error)
@@ -351,7 +361,10 @@ static int init(struct worker *worker, const struct worker_setup *setup)
     take_time(worker);
     wheel_init(&worker->wheel, worker->now_tick);
     wheel_init(&worker->gather, worker->now_ms);
-    halley_lanes_init(&worker->all, worker->now_ms);
+    struct halley_lanes_rest none;
+    halley_lanes_rest_init(&none, worker->now_ms);
+    halley_lanes_init(&worker->all.lanes, &none);
+    sweep_init(&worker->all);
     take_conf(worker, conf_ref(setup->conf));
     worker->receive = malloc(RECEIVE_BYTES);
     for (int lane = 0; lane < LANE_COUNT; lane++)
@@ -446,7 +459,7 @@ void worker_join(struct worker *worker)
         return;
     uv_thread_join(&worker->thread);
     drop_everything(worker);
-    halley_lanes_fini(&worker->all);
+    halley_lanes_fini(&worker->all.lanes);
     map_fini(&worker->users);
     map_fini(&worker->rooms);
     codec_pool_destroy(worker->codecs);

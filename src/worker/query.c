@@ -26,10 +26,10 @@ static void describe_room(struct buf *out, const struct viewer *viewer, const st
     buf_append(out, room->name, room->name_len);
     buf_text(out, room->live ? "\",\"live\":true,\"lag\":{" : "\",\"live\":false,\"lag\":{");
     for (int lane = 0; lane < HALLEY_LANES; lane++) {
-        uint32_t frames = room->live ? room->lanes.next[lane] - member->cursor[lane] : 0;
-        const struct halley_framelog *log = room->lanes.log[lane];
-        bool inside =
-            frames > 0 && log && !halley_lanes_lost(&room->lanes, lane, member->cursor[lane]);
+        uint32_t frames = room->live ? room_next(room)[lane] - member->cursor[lane] : 0;
+        const struct halley_lanes *lanes = room->activity ? &room->activity->lanes : NULL;
+        const struct halley_framelog *log = lanes ? lanes->log[lane] : NULL;
+        bool inside = frames > 0 && log && !halley_lanes_lost(lanes, lane, member->cursor[lane]);
         size_t bytes = inside ? halley_framelog_pending(log, (int)viewer_adapter(viewer)->encoding,
                                                         member->cursor[lane])
                               : 0;
@@ -123,7 +123,8 @@ void query_answer(struct worker *worker, struct worker_query *query)
         struct room *room = room_find(worker, name, map_hash(name.data, name.len));
         answer->found = room;
         answer->count = room ? room->count : 0;
-        answer->log_bytes = room ? halley_lanes_memory(&room->lanes) : 0;
+        answer->log_bytes =
+            room && room->activity ? halley_lanes_memory(&room->activity->lanes) : 0;
         break;
     }
     default:

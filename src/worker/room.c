@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+enum { SETTLED_MEMBERS = 8 };
+
 struct room *room_find(const struct worker *worker, struct bytes name, uint32_t hash)
 {
     for (struct map_node *node = map_chain(&worker->rooms, hash); node; node = node->next) {
@@ -29,10 +31,7 @@ static struct room *room_create(struct worker *worker, struct bytes name, uint32
         return NULL;
     memcpy(room->name, name.data, name.len);
     room->name_len = (uint8_t)name.len;
-    list_init(&room->sweep.link);
-    list_init(&room->timer);
-    list_init(&room->active);
-    halley_lanes_init(&room->lanes, worker->now_ms);
+    halley_lanes_rest_init(&room->rest, worker->now_ms);
     struct command *hold = command_create(COMMAND_HOLD, name, (struct bytes){0});
     if (!hold || map_add(&worker->rooms, &room->node, hash) != 0) {
         free(hold);
@@ -51,7 +50,68 @@ static void count_logs(struct worker *worker, size_t before, size_t after)
     metric_set(&worker->metrics.memory_logs, worker->log_bytes);
 }
 
-/* The last member left. */
+struct activity *room_activity(struct worker *worker, struct room *room)
+{
+    if (room->activity)
+        return room->activity;
+    struct activity *activity = calloc(1, sizeof(*activity));
+    if (!activity)
+        return NULL;
+    activity->room = room;
+    halley_lanes_init(&activity->lanes, &room->rest);
+    sweep_init(activity);
+    list_init(&activity->link);
+    list_append(&worker->active, &activity->link);
+    metric_add(&worker->metrics.memory_rooms, sizeof(*activity));
+    room->activity = activity;
+    return activity;
+}
+
+/* Takes the activity off its room; what was on its way is gone. */
+static struct activity *end_activity(struct worker *worker, struct room *room)
+{
+    struct activity *activity = room->activity;
+    room->rest = halley_lanes_rest(&activity->lanes);
+    room->activity = NULL;
+    sweep_stop(worker, activity);
+    count_logs(worker, halley_lanes_memory(&activity->lanes), 0);
+    halley_lanes_fini(&activity->lanes);
+    metric_sub(&worker->metrics.memory_rooms, sizeof(*activity));
+    return activity;
+}
+
+/* Asked of small rooms only: in large ones somebody always lags, and their logs end by themselves. */
+static bool everybody_has_everything(const struct room *room)
+{
+    if (room->count > SETTLED_MEMBERS)
+        return false;
+    for (uint32_t i = 0; i < room->count; i++) {
+        if (memcmp(room_at(room, i)->cursor, room->activity->lanes.next,
+                   sizeof(room->activity->lanes.next)) != 0)
+            return false;
+    }
+    return true;
+}
+
+void room_settle(struct worker *worker, struct activity *activity)
+{
+    struct room *room = activity->room;
+    if (!room || activity->lanes.pending || sweep_is_walking(activity) ||
+        !list_empty(&activity->timer))
+        return;
+    bool empty = true;
+    for (int lane = 0; lane < HALLEY_LANES; lane++)
+        empty &= !activity->lanes.log[lane];
+    if (empty || everybody_has_everything(room))
+        free(end_activity(worker, room));
+}
+
+static uint64_t list_bytes(const struct room *room)
+{
+    return (uint64_t)room->cap * sizeof(struct member *);
+}
+
+/* The last member left. A sweep of this turn may still look at the room and its activity. */
 static void room_destroy(struct worker *worker, struct room *room)
 {
     struct bytes name = bytes_of(room->name, room->name_len);
@@ -61,40 +121,66 @@ static void room_destroy(struct worker *worker, struct room *room)
     else
         log_error("no memory to release a room: it stays subscribed", LOG_BYTES("room", name));
     map_remove(&worker->rooms, &room->node);
-    count_logs(worker, halley_lanes_memory(&room->lanes), 0);
-    halley_lanes_fini(&room->lanes);
-    list_remove(&room->sweep.link);
-    room->sweep.left = 0;
-    for (int lane = 0; lane < HALLEY_LANES; lane++) {
-        if (worker->choking[lane] == &room->sweep)
-            worker->choking[lane] = NULL;
+    if (room->activity) {
+        struct activity *activity = end_activity(worker, room);
+        list_append(&worker->ended, &activity->link);
     }
-    list_remove(&room->timer);
-    list_remove(&room->active);
     metric_sub(&worker->metrics.rooms, 1);
-    metric_sub(&worker->metrics.memory_rooms,
-               sizeof(*room) + name.len + room->cap * sizeof(struct member *));
-    free(room->members);
-    room->members = NULL;
-    list_append(&worker->dead_rooms, &room->active); /* a sweep of this turn may still look at it */
+    metric_sub(&worker->metrics.memory_rooms, sizeof(*room) + name.len + list_bytes(room));
+    if (room->cap)
+        free(room->members.list);
+    room->cap = 0;
+    room->node.next = worker->dead_rooms;
+    worker->dead_rooms = &room->node;
 }
 
+/* Gives the list another capacity; 1 or 0: no list, the one member stands in its place. */
 static int members_resize(struct worker *worker, struct room *room, uint32_t cap)
 {
-    struct member **members = realloc(room->members, cap * sizeof(struct member *));
-    if (!members)
-        return UV_ENOMEM;
-    metric_add(&worker->metrics.memory_rooms,
-               (uint64_t)cap * sizeof(struct member *) - room->cap * sizeof(struct member *));
-    room->members = members;
-    room->cap = cap;
+    struct member **list = NULL;
+    if (cap > 1) {
+        list = realloc(room->cap ? room->members.list : NULL, cap * sizeof(struct member *));
+        if (!list)
+            return UV_ENOMEM;
+        if (!room->cap)
+            list[0] = room->members.one;
+    }
+    metric_sub(&worker->metrics.memory_rooms, list_bytes(room));
+    if (list) {
+        room->members.list = list;
+        room->cap = cap;
+    } else if (room->cap) {
+        list = room->members.list;
+        room->members.one = list[0];
+        room->cap = 0;
+        free(list);
+    }
+    metric_add(&worker->metrics.memory_rooms, list_bytes(room));
     return 0;
+}
+
+/* Room for one more. */
+static int members_grow(struct worker *worker, struct room *room)
+{
+    uint32_t cap = room->cap;
+    if (room->count < most(cap, 1))
+        return 0;
+    return members_resize(worker, room, cap < 8 ? most(cap, 1) + 2 : cap + cap / 2);
+}
+
+static void members_set(struct room *room, uint32_t index, struct member *member)
+{
+    if (room->cap)
+        room->members.list[index] = member;
+    else
+        room->members.one = member;
+    member->index = index;
 }
 
 static void member_start(struct member *member)
 {
     for (int lane = 0; lane < HALLEY_LANES; lane++)
-        member->cursor[lane] = member->room->lanes.next[lane];
+        member->cursor[lane] = room_next(member->room)[lane];
 }
 
 static struct intent_ref waiting_ref(const struct member *member)
@@ -145,9 +231,7 @@ enum join_result room_join(struct worker *worker, struct viewer *viewer, struct 
         return JOIN_NO_MEMORY;
     if (!room)
         room = room_create(worker, name, hash);
-    if (!room || (room->count == room->cap &&
-                  members_resize(worker, room,
-                                 room->cap < 8 ? room->cap + 2 : room->cap + room->cap / 2) != 0)) {
+    if (!room || members_grow(worker, room) != 0) {
         free(member);
         if (room && room->count == 0)
             room_destroy(worker, room);
@@ -158,10 +242,10 @@ enum join_result room_join(struct worker *worker, struct viewer *viewer, struct 
     member->next = viewer->members;
     viewer->members = member;
     viewer->member_count++;
-    member->index = room->count;
-    room->members[room->count++] = member;
+    members_set(room, room->count++, member);
     room->encoded[viewer_adapter(viewer)->encoding]++;
-    flush_sweep_grew(&room->sweep, 1);
+    if (room->activity)
+        sweep_grew(room->activity, 1);
     metric_add(&worker->metrics.memberships, 1);
     if (room->live) {
         member_start(member);
@@ -180,20 +264,23 @@ void room_leave(struct worker *worker, struct member *member)
         at = &(*at)->next;
     *at = member->next;
     viewer->member_count--;
-    struct member *last = room->members[--room->count];
+    struct member *last = room_at(room, --room->count);
     if (last != member) {
-        room->members[member->index] = last;
-        last->index = member->index;
-        if (room->sweep.left > 0) /* it may have moved behind the sweep */
-            flush_mark(worker, last->viewer);
+        members_set(room, member->index, last);
+        if (room->activity && sweep_is_walking(room->activity))
+            flush_mark_member(worker, last); /* it may have moved behind the sweep */
+    }
+    if (viewer->marked == member) {
+        viewer->marked = NULL;
+        viewer->whole = true;
     }
     room->encoded[viewer_adapter(viewer)->encoding]--;
     metric_sub(&worker->metrics.memberships, 1);
     free(member);
     if (room->count == 0)
         room_destroy(worker, room);
-    else if (room->cap > 64 && room->count < room->cap / 4)
-        (void)members_resize(worker, room, room->cap / 2);
+    else if (room->count == 1 || (room->cap > 64 && room->count < room->cap / 4))
+        (void)members_resize(worker, room, room->count == 1 ? 1 : room->cap / 2);
 }
 
 void room_leave_all(struct worker *worker, struct viewer *viewer)
@@ -213,8 +300,8 @@ void room_live(struct worker *worker, struct bytes name)
     struct intent_ref *refs = calloc(room->count, sizeof(*refs));
     for (uint32_t i = 0; i < room->count; i++) {
         if (refs)
-            refs[i] = waiting_ref(room->members[i]);
-        member_start(room->members[i]);
+            refs[i] = waiting_ref(room_at(room, i));
+        member_start(room_at(room, i));
     }
     for (uint32_t i = room->count; i-- > 0;) {
         if (i >= room->count)
@@ -222,7 +309,7 @@ void room_live(struct worker *worker, struct bytes name)
         struct reply reply = {.kind = REPLY_JOINED, .room = name};
         if (refs)
             reply.ref = refs[i];
-        reply_send(worker, room->members[i]->viewer, &reply);
+        reply_send(worker, room_at(room, i)->viewer, &reply);
     }
     free(refs);
 }
@@ -233,7 +320,7 @@ void room_refused(struct worker *worker, struct bytes name)
     if (!room || room->live)
         return;
     for (uint32_t left = room->count; left > 0; left--) {
-        struct member *member = room->members[left - 1];
+        struct member *member = room_at(room, left - 1);
         struct viewer *viewer = member->viewer;
         struct reply reply = {.kind = REPLY_ERROR,
                               .ref = waiting_ref(member),
@@ -255,7 +342,7 @@ static void trim_lane(struct worker *worker, int lane, uint64_t goal)
         size_t longest = 0;
         for (struct link *at = worker->active.next; at != &worker->active; at = at->next) {
             const struct halley_framelog *log =
-                CONTAINER_OF(at, struct room, active)->lanes.log[lane];
+                CONTAINER_OF(at, struct activity, link)->lanes.log[lane];
             size_t size = log ? halley_framelog_memory(log) : 0;
             longest = size > longest ? size : longest;
         }
@@ -264,8 +351,7 @@ static void trim_lane(struct worker *worker, int lane, uint64_t goal)
         uint64_t start = worker->log_bytes;
         for (struct link *at = worker->active.next;
              at != &worker->active && worker->log_bytes > goal; at = at->next) {
-            struct room *room = CONTAINER_OF(at, struct room, active);
-            struct halley_framelog *log = room->lanes.log[lane];
+            struct halley_framelog *log = CONTAINER_OF(at, struct activity, link)->lanes.log[lane];
             size_t before = log ? halley_framelog_memory(log) : 0;
             if (before <= longest / 2)
                 continue;
@@ -317,41 +403,48 @@ static void append(struct worker *worker, struct halley_lanes *lanes,
         metric_add(&worker->metrics.appended, 1);
 }
 
+static void deliver(struct worker *worker, struct activity *activity,
+                    const uint32_t encoded[ENCODING_COUNT], const struct message *message)
+{
+    append(worker, &activity->lanes, encoded, message);
+    if (worker->log_bytes > worker->conf->limits.log_bytes)
+        trim_logs(worker);
+    sweep_schedule(worker, activity);
+    sweep_choke(worker, activity, (int)message->lane);
+}
+
 void room_deliver(struct worker *worker, const struct message *message)
 {
     require_own_thread(worker);
     if (message->room.len == 0) {
-        append(worker, &worker->all, worker->open_encoded, message);
-        flush_schedule(worker, &worker->all, &worker->all_sweep, worker->slot_cap,
-                       &worker->all_timer, &worker->all_due_ms);
-        flush_choke(worker, &worker->all, &worker->all_sweep, worker->slot_cap, (int)message->lane);
+        deliver(worker, &worker->all, worker->open_encoded, message);
         return;
     }
     struct room *room = room_find(worker, message->room, message->room_hash);
     if (!room || !room->live)
         return; /* its last viewer left while the message was on its way, or nobody was let in yet */
-    append(worker, &room->lanes, room->encoded, message);
-    if (list_empty(&room->active))
-        list_append(&worker->active, &room->active);
-    if (worker->log_bytes > worker->conf->limits.log_bytes)
-        trim_logs(worker);
-    flush_schedule(worker, &room->lanes, &room->sweep, room->count, &room->timer, &room->due_ms);
-    flush_choke(worker, &room->lanes, &room->sweep, room->count, (int)message->lane);
+    struct activity *activity = room_activity(worker, room);
+    if (!activity) {
+        metric_add(&worker->metrics.drops[DROP_NO_MEMORY][message->lane], 1);
+        return;
+    }
+    if (!room->cap)
+        __builtin_prefetch(room->members.one);
+    deliver(worker, activity, room->encoded, message);
 }
 
 void rooms_expire(struct worker *worker)
 {
-    size_t before = halley_lanes_memory(&worker->all);
-    halley_lanes_expire(&worker->all, worker->policies, worker->now_ms);
-    count_logs(worker, before, halley_lanes_memory(&worker->all));
+    size_t before = halley_lanes_memory(&worker->all.lanes);
+    halley_lanes_expire(&worker->all.lanes, worker->policies, worker->now_ms);
+    count_logs(worker, before, halley_lanes_memory(&worker->all.lanes));
     struct link *next;
     for (struct link *at = worker->active.next; at != &worker->active; at = next) {
         next = at->next;
-        struct room *room = CONTAINER_OF(at, struct room, active);
-        before = halley_lanes_memory(&room->lanes);
-        bool left = halley_lanes_expire(&room->lanes, worker->policies, worker->now_ms);
-        count_logs(worker, before, halley_lanes_memory(&room->lanes));
-        if (!left)
-            list_remove(at);
+        struct activity *activity = CONTAINER_OF(at, struct activity, link);
+        before = halley_lanes_memory(&activity->lanes);
+        halley_lanes_expire(&activity->lanes, worker->policies, worker->now_ms);
+        count_logs(worker, before, halley_lanes_memory(&activity->lanes));
+        room_settle(worker, activity);
     }
 }

@@ -38,7 +38,7 @@ static int slots_grow(struct worker *worker)
         worker->free_slot = i;
     }
     worker->slots = slots;
-    flush_sweep_grew(&worker->all_sweep, cap - worker->slot_cap);
+    sweep_grew(&worker->all, cap - worker->slot_cap);
     worker->slot_cap = cap;
     return 0;
 }
@@ -204,8 +204,13 @@ void viewer_bury(struct worker *worker)
     struct link *link;
     while ((link = list_shift(&worker->graveyard)))
         free(CONTAINER_OF(link, struct viewer, link));
-    while ((link = list_shift(&worker->dead_rooms)))
-        free(CONTAINER_OF(link, struct room, active));
+    while ((link = list_shift(&worker->ended)))
+        free(CONTAINER_OF(link, struct activity, link));
+    while (worker->dead_rooms) {
+        struct room *room = CONTAINER_OF(worker->dead_rooms, struct room, node);
+        worker->dead_rooms = room->node.next;
+        free(room);
+    }
 }
 
 void viewer_connection_id(const struct worker *worker, const struct viewer *viewer,
@@ -313,7 +318,7 @@ void viewer_close(struct worker *worker, struct viewer *viewer, enum close_reaso
 int viewer_opened(struct worker *worker, struct viewer *viewer)
 {
     for (int lane = 0; lane < HALLEY_LANES; lane++)
-        viewer->all_cursor[lane] = worker->all.next[lane];
+        viewer->all_cursor[lane] = worker->all.lanes.next[lane];
     if (!viewer_adapter(viewer))
         return 0; /* echo: in no room and no user's list */
     worker->open_encoded[viewer_adapter(viewer)->encoding]++;

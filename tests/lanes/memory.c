@@ -70,7 +70,7 @@ static void lanes_append__without_memory_leaves_the_lane_as_it_was(void **state)
     const struct halley_frame frames[HALLEY_ENCODINGS] = {{"abc", 3}, {"defg", 4}};
     for (unsigned n = 1; n <= 4; n++) { /* the log, its entries, two rings */
         struct halley_lanes lanes;
-        halley_lanes_init(&lanes, 0);
+        lanes_fresh(&lanes, 0);
         alloc_fail_at(n);
         assert_int_equal(halley_lanes_append(&lanes, &policies[0], 0, 0, 0, frames),
                          HALLEY_FRAMELOG_ERR_NO_MEMORY);

@@ -30,7 +30,7 @@ static int fill_rooms(void **state)
     (void)state;
     random_state = 77;
     for (int room = 0; room < ROOMS; room++) {
-        halley_lanes_init(&rooms[room], 0);
+        lanes_fresh(&rooms[room], 0);
         for (int lane = 0; lane < HALLEY_LANES; lane++) {
             rooms[room].next[lane] = UINT32_MAX - 90 - below(10);
             for (uint32_t i = 0; i < 120; i++) {
@@ -164,7 +164,7 @@ static void plan_settle__copies_only_of_a_frame_that_was_cut(void **state)
 {
     (void)state;
     struct halley_lanes lanes;
-    halley_lanes_init(&lanes, 0);
+    lanes_fresh(&lanes, 0);
     for (int i = 0; i < 5; i++)
         append(&lanes, HALLEY_LANE_HIGH, "0123456789", 10);
     for (size_t sent = 0; sent <= 50; sent++) {
@@ -212,7 +212,7 @@ static void plan_add__adds_nothing_where_nothing_is_new(void **state)
     struct halley_plan plan;
     struct halley_lanes lanes;
     uint32_t cursor = 0;
-    halley_lanes_init(&lanes, 0);
+    lanes_fresh(&lanes, 0);
     halley_plan_init(&plan);
     assert_true(halley_plan_add(&plan, &lanes, HALLEY_LANE_LOW, 0, &cursor));
     append(&lanes, HALLEY_LANE_LOW, "x", 1);

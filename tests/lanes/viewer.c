@@ -166,7 +166,7 @@ static struct stage *stage_create(uint64_t seed)
     assert_non_null(stage);
     stage->random = seed;
     stage->now_ms = UINT32_MAX - 20000;
-    halley_lanes_init(&stage->lanes, stage->now_ms);
+    lanes_fresh(&stage->lanes, stage->now_ms);
     for (int lane = 0; lane < HALLEY_LANES; lane++) {
         stage->lanes.next[lane] = UINT32_MAX - 500 * (uint32_t)(lane + 1);
         stage->policies[lane] =
