@@ -115,7 +115,7 @@ struct member {
     };
 };
 
-_Static_assert(sizeof(struct viewer) <= 168,
+_Static_assert(sizeof(struct viewer) <= 184,
                "a viewer's byte budget: what one chunk of malloc holds");
 _Static_assert(sizeof(struct member) <= 40, "a membership's byte budget");
 
