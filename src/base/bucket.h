@@ -4,10 +4,11 @@
  * ahead than the burst allows can only be a leftover of hours ago and counts as full. One that comes round each 4.66 hours can be
  * mistaken for a debt for as long as the burst takes to gain: never too generous, and right again after that time.
  *
- * Threads:   the owner's thread.
+ * Threads:   the owner's thread; bucket_take_shared() any.
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -38,6 +39,22 @@ static inline uint32_t bucket_take(struct bucket *bucket, uint32_t now_ms, uint3
         full_at ? full_at
                 : UINT32_MAX; /* 1/256 ms early: later would look like more than the burst */
     return 0;
+}
+
+/* The same for a bucket that several threads take from. Their clocks must be one: two that differ by more than the burst takes to gain
+ * would give too much. */
+static inline uint32_t bucket_take_shared(_Atomic uint32_t *full_at, uint32_t now_ms, uint32_t per,
+                                          uint32_t period_ms, uint32_t burst)
+{
+    uint32_t seen = atomic_load_explicit(full_at, memory_order_relaxed);
+    for (;;) {
+        struct bucket bucket = {seen};
+        uint32_t wait = bucket_take(&bucket, now_ms, per, period_ms, burst);
+        if (wait > 0 ||
+            atomic_compare_exchange_weak_explicit(full_at, &seen, bucket.full_at,
+                                                  memory_order_relaxed, memory_order_relaxed))
+            return wait;
+    }
 }
 
 /* Whether nothing is owed any more: a bucket that is as good as one never used. */

@@ -1,8 +1,10 @@
 #include "conf/checks.h"
 
 #include "base/names.h"
+#include "base/network.h"
 #include "conf/address.h"
 #include "conf/url.h"
+#include "ws/origin.h"
 
 #include <string.h>
 
@@ -47,6 +49,19 @@ bool check_prefix(const char *text, const char **why)
     size_t len = strlen(text);
     (void)why;
     return len <= PREFIX_MAX && !strchr(text, ':') && name_is_room(bytes_of(text, len));
+}
+
+bool check_network(const char *text, const char **why)
+{
+    struct network network;
+    (void)why;
+    return network_parse(bytes_str(text), &network);
+}
+
+bool check_origin(const char *text, const char **why)
+{
+    (void)why;
+    return origin_is_pattern(bytes_str(text));
 }
 
 /* Old apps have events such as joinRoom, so capitals are allowed; reserved names are compared

@@ -17,6 +17,12 @@
     "1 to 32 of A-Z a-z 0-9 _ -, not send, pace or refresh, nor a name that Socket.IO reserves "   \
     "(such as connect)"
 
+#define ALLOWED_ORIGIN                                                                             \
+    "null, or a host such as live.example.com or *.example.com, perhaps with a scheme before "     \
+    "(https://) and a port or :* behind"
+
+#define ALLOWED_NETWORK "an address (10.0.0.5, 2001:db8::5) or a range of them (10.0.0.0/24)"
+
 /* Each returns whether text may be the value; *why may be set to a better reason than the ALLOWED_
  * text. */
 bool check_listen(const char *text, const char **why);
@@ -25,4 +31,6 @@ bool check_admin_listen(const char *text, const char **why);
 bool check_token(const char *text, const char **why);
 bool check_url(const char *text, const char **why);
 bool check_prefix(const char *text, const char **why);
+bool check_network(const char *text, const char **why);
+bool check_origin(const char *text, const char **why);
 bool check_event(const char *text, const char **why);

@@ -74,6 +74,7 @@ struct conf {
     } admin;
     struct {
         enum conf_auth mode;
+        struct conf_list origins; /* patterns of ws/origin.h; none: all */
     } auth;
     struct {
         char url[CONF_TEXT_MAX]; /* secret: the password is hidden in every print */
@@ -118,6 +119,13 @@ struct conf {
         uint32_t room_send_rate; /* messages a second into a room from this node; 0: no limit */
         uint32_t room_send_burst;
         uint32_t rate_entries; /* users, and rooms, whose rate is being watched */
+        uint32_t address_connections; /* 0: no bound */
+        uint32_t address_rate;        /* new connections a second; 0: no bound */
+        uint32_t address_burst;
+        uint32_t addresses;       /* entries of one worker */
+        struct conf_list trusted; /* address ranges of base/network.h */
+        uint32_t handshake_rate;  /* of the node, a second; 0: no bound */
+        uint32_t handshake_burst;
     } limits;
     struct {
         uint32_t timeout_ms; /* from SIGTERM to exit at the latest */

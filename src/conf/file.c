@@ -118,6 +118,9 @@ static void check_empty_lists(struct load *load, const cfg_t *section)
             unknown->told = true;
             continue;
         }
+        const struct conf_key *key = conf_key_find(section->name, bytes_str(option->name));
+        if (key && key->initial[0] == '\0')
+            continue; /* as it is without the line */
         struct buf text = {0};
         print_name(&text, section, option->name);
         BUF_LIT(&text, "must have at least one item");

@@ -275,6 +275,10 @@ bool conf_key_set_all(const struct conf_key *key, void *base, struct bytes text,
 {
     if (key->kind != KEY_LIST)
         return conf_key_set(key, base, 0, text, why);
+    if (text.len == 0 && key->initial[0] == '\0') {
+        ((struct conf_list *)(void *)((char *)base + key->offset))->count = 0;
+        return true;
+    }
     for (uint32_t index = 0;; index++) {
         const char *comma = text.len ? memchr(text.data, ',', text.len) : NULL;
         struct bytes item = bytes_of(text.data, comma ? (size_t)(comma - text.data) : text.len);

@@ -75,7 +75,7 @@ struct conf_type *conf_type_add(struct conf *conf, struct bytes name);
 bool conf_key_set(const struct conf_key *key, void *base, uint32_t index, struct bytes text,
                   struct buf *why);
 
-/* The same for a whole list with commas between its items; other kinds as above. */
+/* The same for a whole list with commas between its items, which may be empty where its default is; other kinds as above. */
 bool conf_key_set_all(const struct conf_key *key, void *base, struct bytes text, struct buf *why);
 
 /* The number behind BOOL, UINT, DURATION, SIZE and ENUM. */

@@ -17,6 +17,7 @@ enum {
     RATE_ENTRY_BYTES = 144,     /* a user or room whose rate is watched */
     REQUEST_BYTES = 32768,      /* libmicrohttpd's memory for one connection */
     MAILBOX_SLOT_BYTES = 8,
+    ADDRESS_BYTES = 56, /* struct peer, its share of the table, malloc */
     BROKER_CONNECTIONS = 3
 };
 
@@ -92,6 +93,8 @@ static void viewers(struct sum *sum, const struct conf *conf, uint64_t connectio
          conf->limited_types, RATE_BYTES);
     line(sum, "handshakes", times(connections, conf->limits.head_bytes),
          "connections x limits.head_bytes");
+    line(sum, "addresses", times(times(workers, conf->limits.addresses), ADDRESS_BYTES),
+         "%" PRIu64 " workers x limits.addresses x %d B", workers, ADDRESS_BYTES);
     line(sum, "open messages",
          times(times(workers, conf->limits.open_messages),
                plus(conf->limits.message_bytes, OPEN_MESSAGE_BYTES)),

@@ -51,6 +51,10 @@ enum close_reason {
     X(HANDSHAKE_NO_UPGRADE, 426, "no_upgrade")                                                     \
     X(HANDSHAKE_TOO_LARGE, 431, "too_large")                                                       \
     X(HANDSHAKE_FULL, 503, "full")                                                                 \
+    X(HANDSHAKE_ORIGIN, 403, "origin")                                                             \
+    X(HANDSHAKE_ADDRESS_FULL, 429, "address_full")                                                 \
+    X(HANDSHAKE_ADDRESS_RATE, 429, "address_rate")                                                 \
+    X(HANDSHAKE_RATE, 503, "rate")                                                                 \
     X(HANDSHAKE_DRAINING, 503, "draining")                                                         \
     X(HANDSHAKE_HEALTH, 200, "health")                                                             \
     X(HANDSHAKE_TIMEOUT, 0, "timeout")                                                             \
@@ -124,6 +128,11 @@ enum drop_reason {
     X(memory_logs, GAUGE, "halley_memory_bytes", "kind=\"logs\"", "")                              \
     X(memory_codec, GAUGE, "halley_memory_bytes", "kind=\"codec\"", "")                            \
     X(memory_queues, GAUGE, "halley_memory_bytes", "kind=\"queues\"", "")                          \
+    X(memory_addresses, GAUGE, "halley_memory_bytes", "kind=\"addresses\"", "")                    \
+    X(addresses, GAUGE, "halley_addresses", "",                                                    \
+      "Addresses that are kept count of (limits.addresses per worker).")                           \
+    X(addresses_uncounted, COUNTER, "halley_addresses_uncounted_total", "",                        \
+      "Connections let in without a look at their address: the table was full.")                   \
     X(loop_turns, COUNTER, "halley_loop_turns_total", "", "Turns of the workers' loops.")
 
 /* Histogram bounds in microseconds; the last bucket is +Inf. */

@@ -76,6 +76,7 @@ struct node {
     uint64_t ticked_ms;
     _Atomic uint32_t connections;
     _Atomic uint32_t connections_limit;
+    _Atomic uint32_t handshakes; /* bucket of limits.handshake_rate, shared by all workers */
     struct listen_set listeners;
     struct broker *broker;
     bool broker_ready;

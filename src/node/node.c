@@ -9,7 +9,13 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
-enum { TICK_MS = 500, FILES_RESERVED = 96, FILES_PER_WORKER = 16, STOP_LEAST_MS = 100 };
+enum {
+    TICK_MS = 500,
+    FILES_RESERVED = 96,
+    FILES_PER_WORKER = 16,
+    PARTINGS_MAX = 512, /* refused connections on their way out, per worker */
+    STOP_LEAST_MS = 100
+};
 
 uint64_t node_raise_file_limit(void)
 {
@@ -23,9 +29,18 @@ uint64_t node_raise_file_limit(void)
     return limit.rlim_cur;
 }
 
+/* Refused connections stay open for a moment (worker/turnaway.c): one in 64 files for all of them. */
+static uint32_t partings_per_worker(const struct conf *conf, uint64_t file_limit)
+{
+    uint64_t share = file_limit / 64 / conf->server.workers;
+    return share < 1 ? 1 : share < PARTINGS_MAX ? (uint32_t)share : PARTINGS_MAX;
+}
+
 uint32_t node_connections(const struct conf *conf, uint64_t file_limit)
 {
-    uint64_t reserved = FILES_RESERVED + (uint64_t)conf->server.workers * FILES_PER_WORKER;
+    uint64_t reserved =
+        FILES_RESERVED +
+        conf->server.workers * (FILES_PER_WORKER + (uint64_t)partings_per_worker(conf, file_limit));
     uint64_t room = file_limit > reserved + 16 ? file_limit - reserved : 16;
     if (conf->limits.connections > 0 && conf->limits.connections < room)
         return conf->limits.connections;
@@ -281,6 +296,9 @@ static int start_workers(struct node *node)
                                      .connection_seed = seed,
                                      .connections = &node->connections,
                                      .connections_limit = &node->connections_limit,
+                                     .handshakes = &node->handshakes,
+                                     .partings =
+                                         partings_per_worker(node->conf, node_raise_file_limit()),
                                      .node_mailbox = &node->mailbox,
                                      .wake_node = wake_node,
                                      .ctx = node};

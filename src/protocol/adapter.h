@@ -60,6 +60,10 @@ struct adapter {
     void (*append_ping)(struct buf *out);
     /* Engine.IO 3: `3` and the echoed data. NULL elsewhere. */
     void (*append_engine_pong)(struct buf *out, struct bytes data);
+    /* The answer in place of `40` to who may not come in: `44"reason"`, `44{"message":"reason"}`. NULL for native. */
+    void (*append_connect_refused)(struct buf *out, const char *reason);
+    /* Engine.IO 3: what append_opening writes, but for the `40`. NULL elsewhere. */
+    void (*append_open)(struct buf *out, const struct opening *opening);
     /* Socket.IO `44…` on a namespace other than "/". NULL for native. */
     void (*append_namespace_refused)(struct buf *out, struct bytes namespace_);
     /* Frames before the close frame when the viewer is kicked: Socket.IO `41`; NULL for native. */

@@ -303,9 +303,14 @@ static void append_open(struct buf *out, const struct opening *opening, uint64_t
     answer_end_frame(out, mark);
 }
 
-static void append_opening3(struct buf *out, const struct opening *opening)
+static void append_open3(struct buf *out, const struct opening *opening)
 {
     append_open(out, opening, 0);
+}
+
+static void append_opening3(struct buf *out, const struct opening *opening)
+{
+    append_open3(out, opening);
     ws_frame_append(out, WS_TEXT, BYTES_LIT("40"));
 }
 
@@ -413,6 +418,23 @@ static void append_namespace_refused4(struct buf *out, struct bytes namespace_)
     append_refused(out, namespace_, BYTES_LIT("{\"message\":\"Invalid namespace\"}"));
 }
 
+static void append_connect_refused3(struct buf *out, const char *reason)
+{
+    size_t mark = ws_frame_begin(out, ANSWER_LIKELY_BYTES);
+    BUF_LIT(out, "44");
+    json_quote(out, bytes_str(reason));
+    answer_end_frame(out, mark);
+}
+
+static void append_connect_refused4(struct buf *out, const char *reason)
+{
+    size_t mark = ws_frame_begin(out, ANSWER_LIKELY_BYTES);
+    BUF_LIT(out, "44{\"message\":");
+    json_quote(out, bytes_str(reason));
+    BUF_LIT(out, "}");
+    answer_end_frame(out, mark);
+}
+
 static void append_kicked(struct buf *out)
 {
     ws_frame_append(out, WS_TEXT, BYTES_LIT("41"));
@@ -428,6 +450,8 @@ const struct adapter adapter_engineio3 = {
     .append_reply = append_reply,
     .append_notice = append_notice,
     .append_engine_pong = append_engine_pong3,
+    .append_connect_refused = append_connect_refused3,
+    .append_open = append_open3,
     .append_namespace_refused = append_namespace_refused3,
     .append_kicked = append_kicked,
 };
@@ -444,6 +468,7 @@ const struct adapter adapter_engineio4 = {
     .append_reply = append_reply,
     .append_notice = append_notice,
     .append_ping = append_ping4,
+    .append_connect_refused = append_connect_refused4,
     .append_namespace_refused = append_namespace_refused4,
     .append_kicked = append_kicked,
 };

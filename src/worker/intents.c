@@ -360,7 +360,9 @@ static bool carry_out_engine(struct worker *worker, struct viewer *viewer,
         metric_add(&worker->metrics.pings_in, 1);
         return true;
     case INTENT_CONNECT:
-        if (viewer->state == VIEWER_WAITING)
+        if (viewer->state == VIEWER_WAITING && viewer->refused)
+            welcome_refuse_connect(worker, viewer);
+        else if (viewer->state == VIEWER_WAITING)
             intents_connected(worker, viewer);
         return true;
     case INTENT_DISCONNECT:

@@ -1,6 +1,7 @@
 /* internal.h: what the files of the worker share.
  *
- *      listener.c  accepts                        welcome.c  handshake -> protocol, query
+ *      listener.c  accepts, judges admission      turnaway.c refusals before there is a viewer
+ *      welcome.c   handshake -> protocol, query
  *      viewer.c    states, the one close path     read.c     bytes in: head, frames, control frames
  *      intents.c   what viewers want              timers.c   heartbeat, deadlines
  *      room.c      rooms, members                 outbox.c   what only one viewer gets (control lane)
@@ -16,6 +17,8 @@
 #include "base/check.h"
 #include "base/map.h"
 #include "base/minmax.h"
+#include "base/network.h"
+#include "base/peers.h"
 #include "base/ring.h"
 #include "base/wheel.h"
 #include "halley/heartbeat.h"
@@ -73,6 +76,7 @@ struct viewer {
     bool paused : 1;  /* not read while its own answers wait */
     bool passive : 1; /* control and high lanes only */
     bool hang_up : 1; /* closing: close as soon as everything is written */
+    bool refused : 1; /* waiting: the CONNECT is answered by a refusal */
     bool shut : 1;    /* closing: our side is shut down, waiting for the peer */
     bool whole : 1;   /* on worker->dirty, and more than `marked` is to be looked at */
     uint16_t member_count;
@@ -84,6 +88,7 @@ struct viewer {
     struct member *marked; /* on worker->dirty: its room has something for the viewer; or NULL */
     struct rates *rates;   /* of types with a rate; NULL until one is sent */
     char *user;            /* NULL: guest-<connection> */
+    struct peer *peer;     /* its address; NULL where addresses have no bound of connections */
     struct map_node user_node;
     uint64_t id;
     uint32_t slot;
@@ -189,6 +194,12 @@ struct worker {
     bool stopped;
     int epoll_fd;
     int spare_fd;
+    struct peers peers;
+    struct network trusted[CONF_LISTEN_MAX]; /* limits.trusted, parsed */
+    uint32_t trusted_count;
+    struct parting *partings; /* a ring of worker_setup.partings: turnaway.c */
+    uint32_t parting_first;
+    uint32_t parting_count;
 
     struct mailbox mailbox;
     struct ring_queue lanes[LANE_COUNT];
@@ -260,7 +271,8 @@ static inline struct member *room_at(const struct room *room, uint32_t index)
 }
 
 /* viewer.c */
-struct viewer *viewer_create(struct worker *worker, int fd);
+/* peer: what the connection is counted in, or NULL; the viewer gives it back. */
+struct viewer *viewer_create(struct worker *worker, int fd, struct peer *peer);
 void viewer_set_state(struct worker *worker, struct viewer *viewer, enum viewer_state state);
 /* The one way out: counts, logs, leaves all rooms, sends the close frame that belongs to the reason. */
 void viewer_close(struct worker *worker, struct viewer *viewer, enum close_reason reason);
@@ -296,6 +308,8 @@ void viewer_set_timer(struct worker *worker, struct viewer *viewer, uint32_t in_
 void welcome(struct worker *worker, struct viewer *viewer, const struct head *head);
 void welcome_refuse(struct worker *worker, struct viewer *viewer, enum handshake_result result,
                     const char *code, const char *message);
+/* Answers a CONNECT in the reply in hand: the viewer may not come in. */
+void welcome_refuse_connect(struct worker *worker, struct viewer *viewer);
 void welcome_opening(const struct worker *worker, const struct viewer *viewer,
                      struct opening *opening, char *connection, char *user);
 
@@ -369,6 +383,13 @@ bool sweep_turn(struct worker *worker); /* one slice; true when more is left */
  * took, or -1 and errno; less than all means that the socket is full and epoll will tell when it is not. */
 ssize_t write_runs(struct worker *worker, struct viewer *viewer, struct iovec *runs, int count,
                    size_t bytes);
+
+/* turnaway.c */
+int turn_away_init(struct worker *worker);
+void turn_away_fini(struct worker *worker);
+void turn_away_tick(struct worker *worker);
+/* Writes the HTTP answer that belongs to the result and lets go of the socket; linger: without losing the answer, else at once. */
+void turn_away(struct worker *worker, int fd, enum handshake_result result, bool linger);
 
 /* listener.c */
 int listeners_start(struct worker *worker);

@@ -1,5 +1,6 @@
 #include "worker/internal.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -7,22 +8,6 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-static const char FULL_ANSWER[] =
-    "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n"
-    "Content-Type: application/json\r\nContent-Length: 62\r\n\r\n"
-    "{\"error\":\"unavailable\",\"message\":\"this node can take no more\"}";
-
-/* Answers without a viewer: reads what has come, so that closing does not reset the answer away. */
-static void turn_away(struct worker *worker, int fd)
-{
-    (void)recv(fd, worker->receive, RECEIVE_BYTES, MSG_DONTWAIT);
-    (void)send(fd, FULL_ANSWER, sizeof(FULL_ANSWER) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-    (void)shutdown(fd, SHUT_WR);
-    (void)recv(fd, worker->receive, RECEIVE_BYTES, MSG_DONTWAIT);
-    close(fd);
-    metric_add(&worker->metrics.handshakes[HANDSHAKE_FULL], 1);
-}
 
 static void on_acceptable(uv_poll_t *poll, int status, int events);
 
@@ -55,23 +40,66 @@ static bool turn_away_with_spare(struct worker *worker, int listener)
     close(worker->spare_fd);
     int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0)
-        turn_away(worker, fd);
+        turn_away(worker, fd, HANDSHAKE_FULL, false); /* its descriptor is needed */
     worker->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     return fd >= 0 && worker->spare_fd >= 0;
 }
 
-static void take_in(struct worker *worker, int fd)
+static bool is_trusted(const struct worker *worker, const struct sockaddr_storage *address)
 {
-    metric_add(&worker->metrics.accepted, 1);
+    for (uint32_t i = 0; i < worker->trusted_count; i++) {
+        if (network_has(&worker->trusted[i], address))
+            return true;
+    }
+    return false;
+}
+
+/* Whether a connection may become a viewer, before anything is allocated for it; HANDSHAKE_OK when it may. An address past its own
+ * limits takes nothing from the node's. */
+static enum handshake_result judge(struct worker *worker, const struct sockaddr_storage *address,
+                                   struct peer **peer)
+{
+    const struct conf *conf = worker->conf;
     uint32_t connections = atomic_load_explicit(worker->setup.connections, memory_order_relaxed);
     uint32_t limit = atomic_load_explicit(worker->setup.connections_limit, memory_order_relaxed);
-    if (connections >= limit + REFUSAL_RESERVE) {
-        turn_away(worker, fd);
-        return;
+    if (connections >= limit + REFUSAL_RESERVE)
+        return HANDSHAKE_FULL;
+    if (is_trusted(worker, address))
+        return HANDSHAKE_OK;
+    struct peer_limits limits = {.connections = conf->limits.address_connections,
+                                 .rate = conf->limits.address_rate,
+                                 .burst = conf->limits.address_burst,
+                                 .entries = conf->limits.addresses};
+    switch (peers_admit(&worker->peers, &limits, peer_network(address), worker->now_ms, peer)) {
+    case PEER_TOO_MANY:
+        return HANDSHAKE_ADDRESS_FULL;
+    case PEER_TOO_FAST:
+        return HANDSHAKE_ADDRESS_RATE;
+    case PEER_UNCOUNTED:
+        metric_add(&worker->metrics.addresses_uncounted, 1);
+        break;
+    case PEER_OK:
+        break;
     }
-    if (!viewer_create(worker, fd)) {
+    if (conf->limits.handshake_rate == 0 ||
+        bucket_take_shared(worker->setup.handshakes, (uint32_t)clock_ms(),
+                           conf->limits.handshake_rate, 1000, conf->limits.handshake_burst) == 0)
+        return HANDSHAKE_OK;
+    peers_leave(&worker->peers, *peer);
+    return HANDSHAKE_RATE;
+}
+
+static void take_in(struct worker *worker, int fd, const struct sockaddr_storage *address)
+{
+    struct peer *peer = NULL;
+    metric_add(&worker->metrics.accepted, 1);
+    enum handshake_result result = judge(worker, address, &peer);
+    if (result != HANDSHAKE_OK) {
+        turn_away(worker, fd, result, true);
+    } else if (!viewer_create(worker, fd, peer)) {
+        peers_leave(&worker->peers, peer);
         metric_add(&worker->metrics.accept_errors, 1);
-        turn_away(worker, fd);
+        turn_away(worker, fd, HANDSHAKE_FULL, true);
     }
 }
 
@@ -84,9 +112,11 @@ static void on_acceptable(uv_poll_t *poll, int status, int events)
         return;
     worker->now_ms = (uint32_t)uv_now(&worker->loop);
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
-        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        struct sockaddr_storage address = {0};
+        socklen_t len = sizeof(address);
+        int fd = accept4(listener, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            take_in(worker, fd);
+            take_in(worker, fd, &address);
             continue;
         }
         if (errno == EAGAIN || errno == EWOULDBLOCK)

@@ -13,7 +13,8 @@ enum {
     EXPIRE_EVERY_MS = 1000,
     STOP_SLICE = 1000,
     TRIM_LEAST_VIEWERS = 1000,
-    MESSAGES_PER_TURN = 4096
+    MESSAGES_PER_TURN = 4096,
+    ADDRESSES_PER_TICK = 4096 /* idle ones that are looked at, to be forgotten */
 };
 
 struct command *command_create(enum command_kind kind, struct bytes room, struct bytes payload)
@@ -93,6 +94,10 @@ static void take_conf(struct worker *worker, struct conf *conf)
                                         .interval_ms = from->interval_ms,
                                         .disconnect = from->overflow == OVERFLOW_DISCONNECT};
     }
+    worker->trusted_count = 0;
+    for (uint32_t i = 0; i < conf->limits.trusted.count; i++)
+        worker->trusted_count += network_parse(bytes_str(conf->limits.trusted.items[i]),
+                                               &worker->trusted[worker->trusted_count]);
     worker->adapter_limits =
         (struct adapter_limits){.json_depth = (int)conf->limits.json_depth,
                                 .join_event = bytes_str(conf->socketio.join_event),
@@ -114,6 +119,8 @@ static void update_gauges(struct worker *worker)
                    metric_get(&worker->metrics.memberships) * sizeof(struct member) +
                    worker->rates_bytes);
     metric_set(&worker->metrics.memory_codec, codec_pool_bytes(worker->codecs));
+    metric_set(&worker->metrics.addresses, worker->peers.map.count);
+    metric_set(&worker->metrics.memory_addresses, peers_memory(&worker->peers));
 }
 
 /* glibc keeps what was freed: after most viewers left, pages go back to the system. */
@@ -181,6 +188,8 @@ static void on_tick(uv_timer_t *timer)
         update_gauges(worker);
         give_memory_back(worker);
     }
+    turn_away_tick(worker);
+    peers_expire(&worker->peers, worker->now_ms, ADDRESSES_PER_TICK);
     if (worker->stopping)
         stop_some(worker);
 }
@@ -367,6 +376,7 @@ static int init(struct worker *worker, const struct worker_setup *setup)
     sweep_init(&worker->all);
     take_conf(worker, conf_ref(setup->conf));
     worker->receive = malloc(RECEIVE_BYTES);
+    error = turn_away_init(worker);
     for (int lane = 0; lane < LANE_COUNT; lane++)
         error |= ring_init(&worker->lanes[lane], setup->conf->limits.mailbox);
     return error || !worker->receive || !worker->codecs ? UV_ENOMEM : 0;
@@ -439,6 +449,7 @@ static void drop_everything(struct worker *worker)
             viewer_destroy(worker, viewer);
     }
     viewer_bury(worker);
+    turn_away_fini(worker);
     struct link commands;
     struct link *link;
     list_init(&commands);
@@ -462,6 +473,7 @@ void worker_join(struct worker *worker)
     halley_lanes_fini(&worker->all.lanes);
     map_fini(&worker->users);
     map_fini(&worker->rooms);
+    peers_fini(&worker->peers);
     codec_pool_destroy(worker->codecs);
     for (int e = 0; e < ENCODING_COUNT; e++)
         buf_fini(&worker->scratch[e]);

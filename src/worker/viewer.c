@@ -116,7 +116,7 @@ void viewer_set_state(struct worker *worker, struct viewer *viewer, enum viewer_
         metric_add(gauge, 1);
 }
 
-struct viewer *viewer_create(struct worker *worker, int fd)
+struct viewer *viewer_create(struct worker *worker, int fd, struct peer *peer)
 {
     require_own_thread(worker);
     struct viewer *viewer = calloc(1, sizeof(*viewer));
@@ -142,6 +142,7 @@ struct viewer *viewer_create(struct worker *worker, int fd)
         free(viewer);
         return NULL;
     }
+    viewer->peer = peer;
     atomic_fetch_add_explicit(worker->setup.connections, 1, memory_order_relaxed);
     metric_add(&worker->metrics.handshaking, 1);
     viewer_set_timer(worker, viewer, worker->conf->limits.head_timeout_ms);
@@ -188,6 +189,8 @@ void viewer_destroy(struct worker *worker, struct viewer *viewer)
     viewer->rates = NULL;
     free(viewer->user);
     viewer->user = NULL;
+    peers_leave(&worker->peers, viewer->peer);
+    viewer->peer = NULL;
     close(viewer->fd);
     viewer->fd = -1;
     list_remove(&viewer->link);

@@ -1,6 +1,7 @@
 #include "worker/internal.h"
 
 #include "base/log.h"
+#include "ws/origin.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -23,6 +24,8 @@ static const char *status_text(int status)
         return "OK";
     case 400:
         return "Bad Request";
+    case 403:
+        return "Forbidden";
     case 404:
         return "Not Found";
     case 405:
@@ -184,21 +187,79 @@ static bool is_full(const struct worker *worker)
            atomic_load_explicit(worker->setup.connections_limit, memory_order_relaxed);
 }
 
-/* Browsers can't read a refused handshake: on their wish it is a WebSocket that is closed with 4503 at once. */
+/* Browsers can't read a refused handshake: on their wish it is a WebSocket that is closed at once, with 4000 + the status. */
 static void refuse_by_close(struct worker *worker, struct viewer *viewer, const struct head *head,
-                            const char *reason)
+                            enum handshake_result result, const char *reason)
 {
-    struct notice goodbye = {.kind = NOTICE_GOODBYE,
-                             .reason = reason,
-                             .retry_after_ms = 1000 + worker_random(worker) % 4000};
+    struct notice goodbye = {.kind = NOTICE_GOODBYE, .reason = reason};
+    if (statuses[result] == 503)
+        goodbye.retry_after_ms = 1000 + worker_random(worker) % 4000;
     struct buf *out = reply_begin(worker, viewer);
     append_switching(out, head);
     adapter_native.append_notice(out, &goodbye);
-    ws_frame_close(out, 4503, reason);
-    metric_add(&worker->metrics.handshakes[worker->stopping ? HANDSHAKE_DRAINING : HANDSHAKE_FULL],
-               1);
+    ws_frame_close(out, (uint16_t)(4000 + statuses[result]), reason);
+    metric_add(&worker->metrics.handshakes[result], 1);
     viewer_finish(worker, viewer, CLOSE_REFUSED);
     reply_end(worker, viewer);
+}
+
+/* Socket.IO clients are told after the upgrade, in place of the `40` (Engine.IO 3) or in answer to theirs. */
+static void refuse_by_connect(struct worker *worker, struct viewer *viewer, const struct head *head,
+                              enum handshake_result result, const struct adapter *adapter)
+{
+    char connection[CONNECTION_ID_LEN + 1];
+    char user[USER_NAME_MAX + 1];
+    struct opening opening;
+    viewer_set_adapter(viewer, adapter);
+    struct buf *out = reply_begin(worker, viewer);
+    append_switching(out, head);
+    metric_add(&worker->metrics.handshakes[result], 1);
+    welcome_opening(worker, viewer, &opening, connection, user);
+    if (adapter->connect_expected) {
+        viewer->refused = true;
+        viewer_set_state(worker, viewer, VIEWER_WAITING);
+        adapter->append_opening(out, &opening);
+        viewer_set_timer(worker, viewer, worker->conf->limits.head_timeout_ms);
+    } else {
+        adapter->append_open(out, &opening);
+        welcome_refuse_connect(worker, viewer);
+    }
+    reply_end(worker, viewer);
+}
+
+void welcome_refuse_connect(struct worker *worker, struct viewer *viewer)
+{
+    static const char reason[] = "origin-forbidden";
+    viewer_adapter(viewer)->append_connect_refused(&worker->reply, reason);
+    ws_frame_close(&worker->reply, 4403, reason);
+    viewer_finish(worker, viewer, CLOSE_REFUSED);
+}
+
+static bool origin_is_allowed(const struct worker *worker, struct bytes origin)
+{
+    const struct conf_list *patterns = &worker->conf->auth.origins;
+    bool allowed = patterns->count == 0 || origin.len == 0;
+    for (uint32_t i = 0; i < patterns->count && !allowed; i++)
+        allowed = origin_matches(bytes_str(patterns->items[i]), origin);
+    return allowed;
+}
+
+/* Returns true when the viewer was refused. */
+static bool refuse_origin(struct worker *worker, struct viewer *viewer, const struct head *head,
+                          const struct wishes *wishes, const struct adapter *adapter)
+{
+    if (origin_is_allowed(worker, head->origin))
+        return false;
+    log_limited(LOG_LEVEL_INFO, "page refused: its origin is not in auth.origins",
+                LOG_BYTES("origin", head->origin));
+    if (adapter && adapter != &adapter_native)
+        refuse_by_connect(worker, viewer, head, HANDSHAKE_ORIGIN, adapter);
+    else if (adapter && wishes->refuse_close)
+        refuse_by_close(worker, viewer, head, HANDSHAKE_ORIGIN, "forbidden");
+    else
+        welcome_refuse(worker, viewer, HANDSHAKE_ORIGIN, "forbidden",
+                       "pages of this origin may not connect (auth.origins)");
+    return true;
 }
 
 /* Returns true when the viewer was refused. */
@@ -208,7 +269,9 @@ static bool refuse_if_full(struct worker *worker, struct viewer *viewer, const s
     if (!worker->stopping && !is_full(worker))
         return false;
     if (native && wishes->refuse_close)
-        refuse_by_close(worker, viewer, head, worker->stopping ? "drain" : "full");
+        refuse_by_close(worker, viewer, head,
+                        worker->stopping ? HANDSHAKE_DRAINING : HANDSHAKE_FULL,
+                        worker->stopping ? "drain" : "full");
     else if (worker->stopping)
         welcome_refuse(worker, viewer, HANDSHAKE_DRAINING, "unavailable",
                        "this node stops; come back to another one");
@@ -324,7 +387,8 @@ static void welcome_websocket(struct worker *worker, struct viewer *viewer, cons
         welcome_refuse(worker, viewer, HANDSHAKE_MALFORMED, "bad-name", wishes->wrong);
     } else if (wishes->rooms.failed) {
         viewer_close(worker, viewer, CLOSE_INTERNAL);
-    } else if (!refuse_if_full(worker, viewer, head, wishes, native)) {
+    } else if (!refuse_origin(worker, viewer, head, wishes, adapter) &&
+               !refuse_if_full(worker, viewer, head, wishes, native)) {
         upgrade(worker, viewer, head, wishes, adapter);
     }
 }

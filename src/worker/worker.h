@@ -109,6 +109,8 @@ struct worker_setup {
     uint32_t connection_seed;                  /* makes connection ids unique over restarts */
     _Atomic uint32_t *connections;             /* of the whole node, shared by all workers */
     const _Atomic uint32_t *connections_limit; /* may change when the conf is reloaded */
+    _Atomic uint32_t *handshakes; /* the node's bucket of new connections (bucket_take_shared) */
+    uint32_t partings; /* refused connections that may wait for their peer's end; at least 1 */
     struct mailbox *node_mailbox;
     void (*wake_node)(void *ctx); /* thread-safe */
     void *ctx;

@@ -12,3 +12,5 @@ int run_ring_tests(void);
 int run_mailbox_tests(void);
 int run_clock_tests(void);
 int run_address_tests(void);
+int run_peers_tests(void);
+int run_network_tests(void);

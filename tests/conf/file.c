@@ -201,7 +201,7 @@ static void unknown_keys__all_told_with_the_nearest(void **state)
                    "t.conf:5: type.gift.lanes: unknown key; did you mean lane?\n"
                    "t.conf:6: type.gift.routs: unknown key; did you mean route?\n"
                    "t.conf:7: type.chat.max_byts: unknown key; did you mean max_bytes?\n"
-                   "t.conf:8: auth.jwt: unknown key; section auth has: mode\n");
+                   "t.conf:8: auth.jwt: unknown key; section auth has: mode, origins\n");
 }
 
 static void unknown_keys__shown_safely_and_compared_with_care(void **state)

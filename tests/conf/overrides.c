@@ -47,6 +47,25 @@ static void override__list_replaces(void **state)
     conf_unref(conf);
 }
 
+static void override__list_may_be_empty_where_its_default_is(void **state)
+{
+    (void)state;
+    struct conf *conf = load_text("auth { origins = {\"a.example\", \"*.b.example\"} }", NULL);
+    assert_non_null(conf);
+    assert_int_equal(conf->auth.origins.count, 2);
+    conf_unref(conf);
+    conf = load_text("auth { origins = {\"a.example\"} }", "auth.origins=", NULL);
+    assert_non_null(conf);
+    assert_int_equal(conf->auth.origins.count, 0);
+    conf_unref(conf);
+    conf = load_text("auth { origins = {} }", NULL);
+    assert_non_null(conf);
+    assert_int_equal(conf->auth.origins.count, 0);
+    conf_unref(conf);
+    assert_null(load_text(NULL, "auth.origins=https://a.example/", NULL));
+    assert_null(load_text(NULL, "server.listen=", NULL));
+}
+
 static void override__value_may_hold_equals_and_be_empty(void **state)
 {
     (void)state;
@@ -122,6 +141,7 @@ const struct CMUnitTest override_tests[] = {
     cmocka_unit_test(override__wins_over_file_and_last_wins),
     cmocka_unit_test(override__names_types),
     cmocka_unit_test(override__list_replaces),
+    cmocka_unit_test(override__list_may_be_empty_where_its_default_is),
     cmocka_unit_test(override__value_may_hold_equals_and_be_empty),
     cmocka_unit_test(override_errors__repeat_what_was_typed),
     cmocka_unit_test(override_errors__name_the_form),

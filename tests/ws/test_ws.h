@@ -13,6 +13,7 @@
 
 int run_frame_tests(void);
 int run_head_tests(void);
+int run_origin_tests(void);
 int run_accept_tests(void);
 int run_codec_tests(void);
 int run_codec_pool_tests(void);
