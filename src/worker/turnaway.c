@@ -68,7 +68,10 @@ static size_t print_answer(struct worker *worker, enum handshake_result result,
 static void send_answer(struct worker *worker, int fd, enum handshake_result result)
 {
     char text[ANSWER_MAX];
-    (void)send(fd, text, print_answer(worker, result, text), MSG_NOSIGNAL | MSG_DONTWAIT);
+    size_t len = print_answer(worker, result, text);
+    (void)send(fd, text, len,
+               MSG_NOSIGNAL | MSG_DONTWAIT | MSG_MORE); /* one segment with the FIN */
+    (void)shutdown(fd, SHUT_WR);
     metric_add(&worker->metrics.handshakes[result], 1);
 }
 
@@ -100,7 +103,6 @@ void turn_away(struct worker *worker, int fd, enum handshake_result result, bool
     ssize_t got = recv(fd, worker->receive, RECEIVE_BYTES, MSG_DONTWAIT);
     struct bytes request = bytes_of(worker->receive, got > 0 ? (size_t)got : 0);
     send_answer(worker, fd, result);
-    (void)shutdown(fd, SHUT_WR);
     bool whole = request.len >= 4 && memcmp(request.data + request.len - 4, "\r\n\r\n", 4) == 0;
     if (whole || !linger)
         close(fd);
