@@ -118,7 +118,7 @@ struct conf {
         uint32_t user_burst;
         uint32_t room_send_rate; /* messages a second into a room from this node; 0: no limit */
         uint32_t room_send_burst;
-        uint32_t rate_entries; /* users, and rooms, whose rate is being watched */
+        uint32_t rate_entries;        /* users, and rooms, whose rate is being watched */
         uint32_t address_connections; /* 0: no bound */
         uint32_t address_rate;        /* new connections a second; 0: no bound */
         uint32_t address_burst;
