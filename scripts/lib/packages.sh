@@ -4,7 +4,7 @@ PACKAGES_BUILD=(build-essential cmake ninja-build pkg-config libuv1-dev libwslay
     libssl-dev libmicrohttpd-dev libconfuse-dev libsystemd-dev)
 # The build makes the unit tests too.
 PACKAGES_BUILD+=(libcmocka-dev)
-PACKAGES_TEST=(redis-server redis-tools python3-websockets chromium clang-format curl iproute2 nftables jq
+PACKAGES_TEST=(redis-server redis-tools python3-websockets python3-redis chromium clang-format curl iproute2 nftables jq
     procps systemd util-linux valgrind)
 PACKAGES_FUZZ=(clang)
 PACKAGES_TIDY=(clang clang-tidy)

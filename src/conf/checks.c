@@ -28,6 +28,12 @@ bool check_node(const char *text, const char **why)
     return *text == '\0' || name_is_room(bytes_str(text));
 }
 
+bool check_queue(const char *text, const char **why)
+{
+    (void)why;
+    return *text == '\0' || name_is_room(bytes_str(text));
+}
+
 bool check_token(const char *text, const char **why)
 {
     (void)why;

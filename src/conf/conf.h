@@ -27,7 +27,7 @@ enum {
 
 enum conf_accept { ACCEPT_IP_HASH, ACCEPT_SPREAD };
 enum conf_overflow { OVERFLOW_DROP_OLDEST, OVERFLOW_DISCONNECT };
-enum conf_route { ROUTE_NONE, ROUTE_BROADCAST };
+enum conf_route { ROUTE_NONE, ROUTE_BROADCAST, ROUTE_QUEUE };
 enum conf_auth { AUTH_OPEN };
 
 struct conf_lane {
@@ -46,6 +46,7 @@ struct conf_type {
     uint32_t burst;
     uint32_t
         name_hash; /* derived from the name: tells types apart whatever their index after a reload */
+    char queue[ROOM_NAME_MAX + 1]; /* of route = queue; empty: the type's name */
 };
 
 struct conf_list {
@@ -138,6 +139,10 @@ struct conf {
         char join_event[TYPE_NAME_MAX + 1];
         char leave_event[TYPE_NAME_MAX + 1];
     } socketio;
+    struct {
+        uint32_t dedupe_ms;
+        uint32_t max_length; /* entries of one stream */
+    } queue;
     struct conf_lane lanes[LANE_COUNT];
     uint32_t type_count;
     uint32_t limited_types;                 /* derived: how many have a rate */

@@ -9,11 +9,11 @@
 static const char *const choices_accept[] = {"ip-hash", "spread", NULL};
 static const char *const choices_auth[] = {"open", NULL};
 static const char *const choices_overflow[] = {"drop-oldest", "disconnect", NULL};
-static const char *const choices_route[] = {"none", "broadcast", NULL};
+static const char *const choices_route[] = {"none", "broadcast", "queue", NULL};
 static const char *const choices_lane[] = {"high", "normal", "low", NULL};
 static const char *const choices_log_format[] = {"text", "json", NULL};
 static const char *const choices_log_level[] = {"debug", "info", "warn", "error", NULL};
-_Static_assert(ACCEPT_SPREAD == 1 && OVERFLOW_DISCONNECT == 1 && ROUTE_BROADCAST == 1, "choices");
+_Static_assert(ACCEPT_SPREAD == 1 && OVERFLOW_DISCONNECT == 1 && ROUTE_QUEUE == 2, "choices");
 _Static_assert(LANE_HIGH == 0 && LANE_NORMAL == 1 && LANE_LOW == 2 && AUTH_OPEN == 0, "choices");
 _Static_assert(LOG_FORMAT_JSON == 1 && LOG_LEVEL_INFO == 1 && LOG_LEVEL_ERROR == 3, "choices");
 

@@ -4,6 +4,7 @@
 #include "conf/load.h"
 #include "conf/types.h"
 #include "conf/units.h"
+#include "conf/url.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -149,6 +150,27 @@ static void check_type_sizes(struct load *load)
     }
 }
 
+/* The embedded broker keeps nothing: what it took would be gone with the process. */
+static void check_queues(struct load *load)
+{
+    struct broker_url url;
+    const char *why;
+    if (broker_url_parse(load->conf->broker.url, &url, &why) != 0 ||
+        url.scheme != BROKER_SCHEME_MEMORY)
+        return;
+    for (uint32_t i = 0; i < load->conf->type_count; i++) {
+        if (load->conf->types[i].route != ROUTE_QUEUE)
+            continue;
+        struct load_slot slot = slot_of(load, "type", load->conf->types[i].name, "route");
+        if (!is_given(&slot))
+            slot = slot_of(load, "type", "*", "route");
+        load_tell(load, load->errors, &slot, NULL,
+                  BYTES_LIT("queue needs a Redis that keeps it: set broker.url = "
+                            "\"redis://host:port\", or use none or broadcast with memory:"));
+        return;
+    }
+}
+
 static void check_events(struct load *load)
 {
     struct load_slot slot = slot_of(load, "socketio", NULL, "leave_event");
@@ -218,6 +240,7 @@ void load_resolve(struct load *load)
     check_admin(load);
     check_type_sizes(load);
     check_events(load);
+    check_queues(load);
     if (load->errors->len > load->errors_start)
         return;
     fill_workers(load->conf);

@@ -165,6 +165,12 @@ struct worker_metrics {
     X(published_viewer, COUNTER, "halley_published_total", "source=\"viewer\"", "")                \
     X(publish_refused, COUNTER, "halley_publish_refused_total", "",                                \
       "Publishes answered with unavailable.")                                                      \
+    X(queued, COUNTER, "halley_queued_total", "result=\"added\"",                                  \
+      "Sends of viewers to queues, by what became of them.")                                       \
+    X(queue_repeats, COUNTER, "halley_queued_total", "result=\"repeat\"", "")                      \
+    X(queue_duplicates, COUNTER, "halley_queued_total", "result=\"duplicate\"", "")                \
+    X(queue_full, COUNTER, "halley_queued_total", "result=\"full\"", "")                           \
+    X(queue_failed, COUNTER, "halley_queued_total", "result=\"unavailable\"", "")                  \
     X(payload_bad, COUNTER, "halley_payloads_dropped_total", "reason=\"malformed\"",               \
       "Broker payloads that were dropped.")                                                        \
     X(payload_too_large, COUNTER, "halley_payloads_dropped_total", "reason=\"too_large\"", "")     \

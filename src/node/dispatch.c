@@ -246,12 +246,11 @@ static void on_gap(void *ctx, struct bytes room, unsigned lanes)
 
 /* Tells the worker what became of a viewer's send. */
 static void answer_publish(struct node *node, const struct publish *publish, int result,
-                           uint32_t retry_after_ms)
+                           uint32_t retry_after_ms, struct bytes id)
 {
     if (node->phase == PHASE_ENDING || (!publish->ref.present && result == BROKER_OK))
         return;
-    struct command *answer =
-        command_create(COMMAND_PUBLISHED, (struct bytes){0}, (struct bytes){0});
+    struct command *answer = command_create(COMMAND_PUBLISHED, id, (struct bytes){0});
     if (!answer)
         return;
     answer->slot = publish->slot;
@@ -262,20 +261,20 @@ static void answer_publish(struct node *node, const struct publish *publish, int
     worker_post(node->workers[publish->worker], answer);
 }
 
-static void settle_publish(struct node *node, struct publish *publish, int result)
+void dispatch_settle(struct node *node, struct publish *publish, int result, struct bytes id)
 {
     if (result != BROKER_OK)
         metric_add(&node->metrics.publish_refused, 1);
     if (publish->request)
         api_published(publish->request, result);
     else
-        answer_publish(node, publish, result, 0);
+        answer_publish(node, publish, result, 0, id);
     free(publish);
 }
 
 static void on_published(void *ctx, uint64_t token, int result)
 {
-    settle_publish(ctx, (struct publish *)(uintptr_t)token, result);
+    dispatch_settle(ctx, (struct publish *)(uintptr_t)token, result, (struct bytes){0});
 }
 
 static void on_pause_over(uv_timer_t *timer);
@@ -356,18 +355,22 @@ void dispatch_publish(struct node *node, const struct command *command)
     uint32_t wait;
     int error = take_rates(node, command, &wait);
     if (error) {
-        answer_publish(node, &from, error, wait);
+        answer_publish(node, &from, error, wait, (struct bytes){0});
         return;
     }
     struct publish *publish = malloc(sizeof(*publish));
     if (!publish)
         return; /* the viewer's ref stays unanswered: there is no memory to tell it */
     *publish = from;
+    if (command->queued) {
+        queue_append(node, command, publish);
+        return;
+    }
     metric_add(&node->metrics.published_viewer, 1);
     error = start_publish(node, publish, command_room(command), command->lane,
                           command_payload(command));
     if (error)
-        settle_publish(node, publish, error);
+        dispatch_settle(node, publish, error, (struct bytes){0});
 }
 
 int dispatch_publish_http(struct node *node, struct admin_request *request, struct bytes room,

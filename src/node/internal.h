@@ -2,6 +2,7 @@
  *
  *      node.c      start, stop, signals, reload, watchdog
  *      dispatch.c  broker -> message -> policy -> workers; held rooms; publishes
+ *      queue.c     viewers' messages into the streams of their queues
  *      api.c       what operators and backends ask over HTTP
  *
  * Threads:   the main thread.
@@ -100,6 +101,12 @@ int dispatch_publish_http(struct node *node, struct admin_request *request, stru
 void dispatch_expire(struct node *node);       /* unsubscribes rooms whose linger has passed */
 void dispatch_expire_rates(struct node *node); /* forgets users and rooms that owe nothing */
 void dispatch_free_rooms(struct node *node);
+
+/* Tells the worker what became of a viewer's send and frees publish; id may be empty. */
+void dispatch_settle(struct node *node, struct publish *publish, int result, struct bytes id);
+
+/* queue.c */
+void queue_append(struct node *node, const struct command *command, struct publish *publish);
 
 /* api.c */
 extern const struct admin_ops node_admin_ops;

@@ -30,6 +30,16 @@ static void write_ref(struct buf *out, struct intent_ref ref)
     buf_uint(out, ref.value);
 }
 
+/* Ids are names without what needs an escape (names.h). */
+static void write_id(struct buf *out, struct bytes id)
+{
+    if (id.len == 0)
+        return;
+    BUF_LIT(out, ",\"id\":\"");
+    buf_bytes(out, id);
+    BUF_LIT(out, "\"");
+}
+
 static void write_online(struct buf *out, const struct reply *reply)
 {
     if (!reply->online_known)
@@ -86,6 +96,7 @@ void answer_reply(struct buf *out, const struct reply *reply)
     case REPLY_ACK:
         BUF_LIT(out, "{\"op\":\"ack\"");
         write_ref(out, reply->ref);
+        write_id(out, reply->id);
         break;
     case REPLY_ERROR:
         BUF_LIT(out, "{\"op\":\"error\"");
@@ -113,6 +124,8 @@ void answer_acknowledgement(struct buf *out, const struct reply *reply)
             write_online(out, reply);
         } else if (reply->kind == REPLY_PONG) {
             write_pong(out, reply);
+        } else {
+            write_id(out, reply->id);
         }
     }
     BUF_LIT(out, "}");

@@ -84,6 +84,7 @@ struct reply {
     enum reply_kind kind;
     struct intent_ref ref;
     struct bytes room; /* JOINED; ERROR: where it helps (optional) */
+    struct bytes id;   /* ACK: of the message that was taken; empty: none */
     bool online_known;
     uint64_t online; /* JOINED, PONG (of room) */
     enum error_code error_code;

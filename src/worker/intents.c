@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "policy/rates.h"
+#include "protocol/queued.h"
 
 #include <stdlib.h>
 
@@ -17,11 +18,17 @@ static void answer_error(struct worker *worker, struct viewer *viewer, struct in
     reply_send(worker, viewer, &reply);
 }
 
-static void answer_ack(struct worker *worker, struct viewer *viewer, struct intent_ref ref)
+static void answer_ack_id(struct worker *worker, struct viewer *viewer, struct intent_ref ref,
+                          struct bytes id)
 {
-    struct reply reply = {.kind = REPLY_ACK, .ref = ref};
+    struct reply reply = {.kind = REPLY_ACK, .ref = ref, .id = id};
     if (ref.present)
         reply_send(worker, viewer, &reply);
+}
+
+static void answer_ack(struct worker *worker, struct viewer *viewer, struct intent_ref ref)
+{
+    answer_ack_id(worker, viewer, ref, (struct bytes){0});
 }
 
 /* Why an intent is not carried out. */
@@ -157,7 +164,7 @@ static bool judge_send(struct worker *worker, struct viewer *viewer, const struc
         refusal->text = unknown ? "no such message type" : "viewers may not send this type";
         return false;
     }
-    if (intent->key.len > 0) {
+    if (intent->key.len > 0 && type->route != ROUTE_QUEUE) {
         refusal->code = ERROR_BAD_MESSAGE;
         refusal->text = "key works only for queue routes and types with history";
         return false;
@@ -185,6 +192,19 @@ static bool judge_send(struct worker *worker, struct viewer *viewer, const struc
     return true;
 }
 
+/* What the node gets: the envelope as it is published, or what its queue wants to know. */
+static void append_payload(const struct intent *intent, const struct conf_type *type,
+                           struct bytes from, struct buf *out)
+{
+    if (type->route == ROUTE_QUEUE) {
+        struct queued queued = {.type = intent->type, .key = intent->key, .data = intent->data.raw};
+        queued_pack(&queued, out);
+        return;
+    }
+    struct message_parts parts = {.type = intent->type, .from = from, .data = intent->data.raw};
+    envelope_append(out, &parts);
+}
+
 static void send_message(struct worker *worker, struct viewer *viewer, const struct intent *intent)
 {
     struct refusal refusal;
@@ -194,14 +214,13 @@ static void send_message(struct worker *worker, struct viewer *viewer, const str
         return;
     }
     char user[USER_NAME_MAX + 1];
-    struct message_parts parts = {
-        .type = intent->type, .from = viewer_user(worker, viewer, user), .data = intent->data.raw};
+    struct bytes from = viewer_user(worker, viewer, user);
     struct buf payload = {0};
-    envelope_append(&payload, &parts);
+    append_payload(intent, type, from, &payload);
     struct command *command =
         payload.failed || mailbox_count(worker->setup.node_mailbox) > worker->conf->limits.mailbox
             ? NULL
-            : command_create_for(COMMAND_PUBLISH, intent->room, buf_view(&payload), parts.from);
+            : command_create_for(COMMAND_PUBLISH, intent->room, buf_view(&payload), from);
     buf_fini(&payload);
     if (!command) {
         answer_error(worker, viewer, intent->ref, ERROR_UNAVAILABLE, "the node is overloaded",
@@ -212,6 +231,7 @@ static void send_message(struct worker *worker, struct viewer *viewer, const str
     command->id = viewer->id;
     command->ref = intent->ref;
     command->lane = type->lane;
+    command->queued = type->route == ROUTE_QUEUE;
     worker_tell_node(worker, command);
 }
 
@@ -222,7 +242,16 @@ void intents_published(struct worker *worker, const struct command *command)
         return;
     switch (command->result) {
     case 0:
-        answer_ack(worker, viewer, command->ref);
+        answer_ack_id(worker, viewer, command->ref, command_room(command));
+        break;
+    case PUBLISH_ERR_DUPLICATE:
+        answer_error(worker, viewer, command->ref, ERROR_DUPLICATE,
+                     "this key was sent before with other content", 0);
+        break;
+    case PUBLISH_ERR_QUEUE_FULL:
+        answer_error(worker, viewer, command->ref, ERROR_UNAVAILABLE,
+                     "the queue is full (queue.max_length); it was not sent",
+                     1000 + worker_random(worker) % 4000);
         break;
     case PUBLISH_ERR_USER_RATE:
         metric_add(&worker->metrics.rate_limited_user, 1);

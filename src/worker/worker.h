@@ -22,11 +22,11 @@ enum command_kind {
     /* node to worker */
     COMMAND_ROOM_LIVE,    /* text: room; its subscription is confirmed */
     COMMAND_ROOM_REFUSED, /* text: room; the node can't take it (limits.rooms) */
-    COMMAND_PUBLISHED,    /* viewer, ref, result: the fate of a COMMAND_PUBLISH */
-    COMMAND_CONF,         /* object: struct conf with a reference for the worker */
-    COMMAND_QUERY,        /* object: struct worker_query */
-    COMMAND_STOP,         /* say goodbye to all viewers, close, then answer COMMAND_STOPPED */
-    COMMAND_EXIT,         /* close every handle and end the thread */
+    COMMAND_PUBLISHED, /* viewer, ref, result, text: id (may be empty); the fate of a COMMAND_PUBLISH */
+    COMMAND_CONF,      /* object: struct conf with a reference for the worker */
+    COMMAND_QUERY,     /* object: struct worker_query */
+    COMMAND_STOP,      /* say goodbye to all viewers, close, then answer COMMAND_STOPPED */
+    COMMAND_EXIT,      /* close every handle and end the thread */
     /* worker to node */
     COMMAND_HOLD,    /* text: room; the worker has its first viewer */
     COMMAND_RELEASE, /* text: room; its last viewer left */
@@ -45,6 +45,8 @@ struct command {
     int result;
     uint32_t retry_after_ms; /* PUBLISHED, with PUBLISH_ERR_…_RATE */
     enum lane lane;          /* PUBLISH: of the type */
+    bool
+        queued; /* PUBLISH: into a queue; the payload is a packed struct queued (protocol/queued.h) */
     void *object;
     uint32_t room_len;
     uint32_t payload_len;
@@ -55,7 +57,9 @@ struct command {
 /* Results of a COMMAND_PUBLISH beside the broker's. */
 enum {
     PUBLISH_ERR_USER_RATE = -5401, /* limits.user_rate */
-    PUBLISH_ERR_ROOM_RATE = -5402  /* limits.room_send_rate */
+    PUBLISH_ERR_ROOM_RATE = -5402, /* limits.room_send_rate */
+    PUBLISH_ERR_DUPLICATE = -5411, /* into a queue: the key came before, with other content */
+    PUBLISH_ERR_QUEUE_FULL = -5412 /* queue.max_length */
 };
 
 static inline struct bytes command_room(const struct command *command)

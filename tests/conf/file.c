@@ -309,8 +309,30 @@ static void titles__checked(void **state)
         "halley nor a name that Socket.IO reserves (such as connect)\n");
     assert_refused("type gift { }\ntype gift { }",
                    "t.conf:2: a second section with the name gift; put all of its keys into one\n");
-    assert_refused("type gift { route = queue }",
-                   "t.conf:1: type.gift.route = \"queue\": must be one of none, broadcast\n");
+    assert_refused("type gift { route = some }",
+                   "t.conf:1: type.gift.route = \"some\": must be one of none, broadcast, queue\n");
+}
+
+static void queue_without_redis__refused(void **state)
+{
+    (void)state;
+    static const char why[] = "queue needs a Redis that keeps it: set broker.url = "
+                              "\"redis://host:port\", or use none or broadcast with memory:\n";
+    char expected[256];
+    snprintf(expected, sizeof(expected), "t.conf:1: type.gift.route = \"queue\": %s", why);
+    assert_refused("type gift { route = queue }", expected);
+    snprintf(expected, sizeof(expected), "t.conf:1: type.*.route = \"queue\": %s", why);
+    assert_refused("type \"*\" { route = queue }", expected);
+    struct conf *conf =
+        load_text("type gift { route = queue }\ntype vote { route = queue queue = v }",
+                  "broker.url=redis://h:1", NULL);
+    assert_non_null(conf);
+    const struct conf_type *gift = &conf->types[conf_type_find(conf, BYTES_LIT("gift"))];
+    assert_int_equal(gift->route, ROUTE_QUEUE);
+    assert_string_equal(gift->queue, "");
+    assert_string_equal(conf->types[conf_type_find(conf, BYTES_LIT("vote"))].queue, "v");
+    assert_int_equal(conf->queue.dedupe_ms, 600000);
+    conf_unref(conf);
 }
 
 static void values__shown_safely(void **state)
@@ -477,6 +499,7 @@ const struct CMUnitTest file_tests[] = {
     cmocka_unit_test(syntax__told_with_its_line),
     cmocka_unit_test(nul_byte__refused),
     cmocka_unit_test(titles__checked),
+    cmocka_unit_test(queue_without_redis__refused),
     cmocka_unit_test(values__shown_safely),
     cmocka_unit_test(admin_beyond_loopback__needs_a_token),
     cmocka_unit_test(type_sizes__must_fit_their_lane),

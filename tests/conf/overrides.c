@@ -82,8 +82,8 @@ static void override_errors__repeat_what_was_typed(void **state)
     assert_refused(NULL,
                    "-o server.workers=900: must be 0 to 64\n"
                    "-o lane.normal.interval=5: must be 0 to 5s, with a unit: ms, s, m or h\n"
-                   "-o type.gift.route=queue: must be one of none, broadcast\n",
-                   "server.workers=900", "lane.normal.interval=5", "type.gift.route=queue");
+                   "-o type.gift.route=some: must be one of none, broadcast, queue\n",
+                   "server.workers=900", "lane.normal.interval=5", "type.gift.route=some");
     assert_refused("server { workers = 99 }",
                    "t.conf:1: server.workers = \"99\": must be 0 to 64\n"
                    "-o server.wrokers: unknown key; did you mean workers?\n",

@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process';
 import net from 'node:net';
 
-import { atEnd, freePort, shorten, until, within } from './lib.mjs';
+import { atEnd, freePort, shorten, tempDir, until, within } from './lib.mjs';
 
 // One reply at `at`: [value, next offset], or null when it is not complete.
 function parseReply(buffer, at) {
@@ -100,10 +100,12 @@ export class RedisClient {
 }
 
 export class Redis {
-    static async start({ password } = {}) {
+    // appendOnly: what it answered to survives kill() and restart().
+    static async start({ password, appendOnly } = {}) {
         const self = new Redis();
         self.port = await freePort();
         self.password = password;
+        self.dir = appendOnly ? tempDir() : null;
         await self.launch();
         atEnd(() => self.kill());
         return self;
@@ -118,7 +120,9 @@ export class Redis {
             '--save',
             '',
             '--appendonly',
-            'no',
+            this.dir ? 'yes' : 'no',
+            '--appendfsync',
+            'always',
             '--port',
             String(this.port),
             '--bind',
@@ -128,6 +132,7 @@ export class Redis {
             '--loglevel',
             'warning',
         ];
+        if (this.dir) args.push('--dir', this.dir);
         if (this.password) args.push('--requirepass', this.password);
         this.child = spawn('redis-server', args, { stdio: 'ignore' });
         const child = this.child;
@@ -142,7 +147,7 @@ export class Redis {
             20,
         );
         if (this.password) await this.client.command('AUTH', this.password);
-        await this.client.command('PING');
+        await until(async () => (await this.client.command('PING')) === 'PONG', 'redis-server loaded', 10000);
     }
 
     command(...args) {
@@ -176,7 +181,7 @@ export class Redis {
         await this.exit;
     }
 
-    // The same port again, empty.
+    // The same port again; empty, unless it is append-only.
     restart() {
         return this.launch();
     }
