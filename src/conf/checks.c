@@ -89,3 +89,19 @@ bool check_event(const char *text, const char **why)
     }
     return name_is_type(bytes_of(lower, len));
 }
+
+/* `total` is what a merged message says itself. */
+bool check_merge(const char *text, const char **why)
+{
+    if (strcmp(text, "none") == 0 || strcmp(text, "latest") == 0)
+        return true;
+    if (strncmp(text, "sum:", 4) != 0)
+        return false;
+    const char *field = text + 4;
+    size_t len = strspn(field, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-");
+    if (strcmp(field, "total") == 0) {
+        *why = "must not be sum:total: merged messages have a total of their own";
+        return false;
+    }
+    return len >= 1 && len <= TYPE_NAME_MAX && field[len] == '\0';
+}

@@ -28,6 +28,7 @@ enum {
 enum conf_accept { ACCEPT_IP_HASH, ACCEPT_SPREAD };
 enum conf_overflow { OVERFLOW_DROP_OLDEST, OVERFLOW_DISCONNECT };
 enum conf_route { ROUTE_NONE, ROUTE_BROADCAST, ROUTE_QUEUE };
+enum conf_merge { MERGE_NONE, MERGE_LATEST, MERGE_SUM };
 enum conf_auth { AUTH_OPEN };
 
 struct conf_lane {
@@ -44,10 +45,20 @@ struct conf_type {
     uint32_t max_bytes; /* of data */
     uint32_t rate;      /* messages a second and viewer; 0: no limit of its own */
     uint32_t burst;
+    char merge[TYPE_NAME_MAX + 8]; /* none, latest or sum:<field> */
+    uint32_t window_ms;
+    uint32_t max_value;         /* of a viewer's field */
+    enum conf_merge merge_kind; /* derived from merge */
     uint32_t
         name_hash; /* derived from the name: tells types apart whatever their index after a reload */
     char queue[ROOM_NAME_MAX + 1]; /* of route = queue; empty: the type's name */
 };
+
+/* The field that MERGE_SUM adds up. */
+static inline const char *conf_type_field(const struct conf_type *type)
+{
+    return type->merge + sizeof("sum:") - 1;
+}
 
 struct conf_list {
     uint32_t count;
@@ -87,6 +98,7 @@ struct conf {
         uint32_t pending;       /* publishes that wait for Redis at most */
         uint32_t output_bytes;  /* unsent bytes per Redis connection at most */
         uint32_t message_bytes; /* longest payload taken from the broker or over HTTP */
+        uint32_t total_ttl_ms;  /* of running totals after the last message */
     } broker;
     struct {
         uint32_t slice; /* viewers flushed per loop turn */
@@ -127,6 +139,8 @@ struct conf {
         struct conf_list trusted; /* address ranges of base/network.h */
         uint32_t handshake_rate;  /* of the node, a second; 0: no bound */
         uint32_t handshake_burst;
+        uint32_t merges;        /* open windows of merged types, up and down each */
+        uint32_t merge_waiting; /* sends of merged types that wait for their ack, per worker */
     } limits;
     struct {
         uint32_t timeout_ms; /* from SIGTERM to exit at the latest */

@@ -15,6 +15,8 @@ enum {
     RATES_BYTES = 32,           /* a viewer's table of rates with malloc's own, */
     RATE_BYTES = 8,             /* and each type in it */
     RATE_ENTRY_BYTES = 144,     /* a user or room whose rate is watched */
+    MERGE_BYTES = 512,          /* an open window of a merged type, beside its newest message */
+    MERGE_WAITING_BYTES = 48,   /* a send of one that waits for its ack */
     REQUEST_BYTES = 32768,      /* libmicrohttpd's memory for one connection */
     MAILBOX_SLOT_BYTES = 8,
     ADDRESS_BYTES = 56, /* struct peer, its share of the table, malloc */
@@ -126,6 +128,23 @@ static void rates(struct sum *sum, const struct conf *conf)
              "%" PRIu64 " tables x limits.rate_entries x %d B", tables, RATE_ENTRY_BYTES);
 }
 
+static void merges(struct sum *sum, const struct conf *conf)
+{
+    uint64_t workers = conf->server.workers;
+    uint64_t window = longest_data(conf) + FRAME_OVERHEAD_BYTES + MERGE_BYTES;
+    bool merged = false;
+    for (uint32_t i = 0; i < conf->type_count; i++)
+        merged |= conf->types[i].merge_kind != MERGE_NONE;
+    if (!merged)
+        return;
+    line(sum, "merge windows", times(times(workers + 2, conf->limits.merges), window),
+         "(%" PRIu64 " workers + up + down) x limits.merges x (largest max_bytes + %d B)", workers,
+         FRAME_OVERHEAD_BYTES + MERGE_BYTES);
+    line(sum, "sends that wait",
+         times(times(workers, conf->limits.merge_waiting), MERGE_WAITING_BYTES),
+         "%" PRIu64 " workers x limits.merge_waiting x %d B", workers, MERGE_WAITING_BYTES);
+}
+
 static void broker(struct sum *sum, const struct conf *conf)
 {
     struct broker_url url = {.scheme = BROKER_SCHEME_MEMORY};
@@ -153,6 +172,7 @@ void conf_print_memory(const struct conf *conf, uint32_t connections, struct buf
     viewers(&sum, conf, connections);
     rooms(&sum, conf);
     rates(&sum, conf);
+    merges(&sum, conf);
     broker(&sum, conf);
     if (conf->admin.listen[0] != '\0')
         line(&sum, "admin requests",

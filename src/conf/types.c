@@ -20,6 +20,13 @@ static uint32_t slot_of_hash(uint32_t hash)
     return hash & (CONF_TYPE_SLOTS - 1);
 }
 
+static enum conf_merge merge_kind(const char *text)
+{
+    if (strcmp(text, "none") == 0)
+        return MERGE_NONE;
+    return strcmp(text, "latest") == 0 ? MERGE_LATEST : MERGE_SUM;
+}
+
 void types_index(struct conf *conf)
 {
     memset(conf->type_slots, 0, sizeof(conf->type_slots));
@@ -27,6 +34,7 @@ void types_index(struct conf *conf)
     for (uint32_t i = 0; i < conf->type_count; i++) {
         struct conf_type *type = &conf->types[i];
         type->name_hash = hash_name(bytes_str(type->name));
+        type->merge_kind = merge_kind(type->merge);
         conf->limited_types += type->rate > 0;
         if (i == 0)
             continue; /* "*" is nobody's name */

@@ -118,6 +118,8 @@ enum drop_reason {
     X(rate_limited_type, COUNTER, "halley_rate_limited_total", "scope=\"type\"", "")               \
     X(rate_limited_user, COUNTER, "halley_rate_limited_total", "scope=\"user\"", "")               \
     X(rate_limited_room, COUNTER, "halley_rate_limited_total", "scope=\"room\"", "")               \
+    X(merge_waiting, GAUGE, "halley_merge_waiting", "",                                            \
+      "Sends of merged types that wait for their ack.")                                            \
     X(bad_messages, COUNTER, "halley_bad_messages_total", "",                                      \
       "Viewer messages that were refused as malformed.")                                           \
     X(pings_out, COUNTER, "halley_heartbeats_total", "direction=\"out\"",                          \
@@ -183,6 +185,17 @@ struct worker_metrics {
       "Admin requests answered 503 because of limits.admin_requests.")                             \
     X(rate_entries, GAUGE, "halley_rate_entries", "",                                              \
       "Users and rooms whose rate is being watched.")                                              \
+    X(merges_up, GAUGE, "halley_merges", "way=\"up\"", "Open windows of merged types.")            \
+    X(merges_down, GAUGE, "halley_merges", "way=\"down\"", "")                                     \
+    X(merged_up, COUNTER, "halley_merged_total", "way=\"up\"",                                     \
+      "Messages of merged types: sends of viewers, payloads of the broker.")                       \
+    X(merged_down, COUNTER, "halley_merged_total", "way=\"down\"", "")                             \
+    X(merge_batches, COUNTER, "halley_merge_batches_total", "",                                    \
+      "Merged messages that the broker took from this node.")                                      \
+    X(merge_lost, COUNTER, "halley_merge_lost_total", "",                                          \
+      "Sends of merged types that were refused or given up: limits.merges, or Redis said no.")     \
+    X(merge_unmerged, COUNTER, "halley_merge_passed_total", "",                                    \
+      "Payloads of merged types that passed as they were because of limits.merges.")               \
     X(reloads, COUNTER, "halley_reloads_total", "result=\"ok\"", "Reloads of the conf file.")      \
     X(reloads_failed, COUNTER, "halley_reloads_total", "result=\"failed\"", "")                    \
     X(workers, GAUGE, "halley_workers", "", "Worker threads.")                                     \

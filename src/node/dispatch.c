@@ -194,8 +194,19 @@ static void on_message(void *ctx, enum broker_channel channel, struct bytes room
         judge(node, channel == BROKER_ALL ? (struct bytes){0} : room, payload);
     if (!message)
         return;
-    deliver(node, workers, message);
+    const struct conf_type *type = &node->conf->types[message->type_index];
+    if (type->merge_kind == MERGE_NONE)
+        deliver(node, workers, message);
+    else
+        merge_down_put(node, type, message);
     message_unref(message);
+}
+
+void dispatch_deliver(struct node *node, struct message *message)
+{
+    const struct held *held = message->room.len ? held_find(node, message->room) : NULL;
+    if (held || message->room.len == 0)
+        deliver(node, held ? held->holders : all_workers(node), message);
 }
 
 static void on_subscribed(void *ctx, struct bytes room)
@@ -265,7 +276,9 @@ void dispatch_settle(struct node *node, struct publish *publish, int result, str
 {
     if (result != BROKER_OK)
         metric_add(&node->metrics.publish_refused, 1);
-    if (publish->request)
+    if (publish->merged)
+        merge_up_settled(node, publish->merged, result);
+    else if (publish->request)
         api_published(publish->request, result);
     else
         answer_publish(node, publish, result, 0, id);
@@ -371,6 +384,19 @@ void dispatch_publish(struct node *node, const struct command *command)
                           command_payload(command));
     if (error)
         dispatch_settle(node, publish, error, (struct bytes){0});
+}
+
+int dispatch_publish_merged(struct node *node, struct up *up, struct bytes room, enum lane lane,
+                            struct bytes payload)
+{
+    struct publish *publish = calloc(1, sizeof(*publish));
+    if (!publish)
+        return BROKER_ERR_FULL;
+    publish->merged = up;
+    int error = start_publish(node, publish, room, lane, payload);
+    if (error)
+        free(publish);
+    return error;
 }
 
 int dispatch_publish_http(struct node *node, struct admin_request *request, struct bytes room,

@@ -3,6 +3,7 @@
  *      node.c      start, stop, signals, reload, watchdog
  *      dispatch.c  broker -> message -> policy -> workers; held rooms; publishes
  *      queue.c     viewers' messages into the streams of their queues
+ *      merge.c     windows of merged types: merge_up.c before the broker, merge_down.c before the workers
  *      api.c       what operators and backends ask over HTTP
  *
  * Threads:   the main thread.
@@ -16,6 +17,8 @@
 #include "node/listen.h"
 #include "node/node.h"
 #include "policy/limiter.h"
+#include "policy/merge.h"
+#include "policy/totals.h"
 #include "worker/worker.h"
 
 #include <uv.h>
@@ -48,6 +51,7 @@ struct lingering {
 /* A publish on its way through the broker; its address is the token. */
 struct publish {
     struct admin_request *request; /* over HTTP; NULL: from a viewer */
+    struct up *merged;             /* or a batch of a merged type */
     uint32_t worker;
     uint32_t slot;
     uint64_t id;
@@ -82,6 +86,13 @@ struct node {
     struct broker *broker;
     bool broker_ready;
     struct admin *admin;
+    uv_timer_t merge_timer;
+    struct merger ups; /* merged types: sends on their way to the broker */
+    struct merger downs;
+    struct totals totals; /* without Redis */
+    uint64_t merge_number;
+    char run[17];        /* tells batches of this process from those of any other */
+    bool merge_stopping; /* windows end at once, then node_merged() */
     struct limiter user_rates;
     struct limiter room_rates;
     struct map rooms;
@@ -98,7 +109,12 @@ void dispatch_publish(struct node *node, const struct command *command);
 /* Publishes for an HTTP request. Returns 0 when on its way (the request is answered by its fate), or BROKER_ERR_…. */
 int dispatch_publish_http(struct node *node, struct admin_request *request, struct bytes room,
                           enum lane lane, struct bytes payload);
-void dispatch_expire(struct node *node);       /* unsubscribes rooms whose linger has passed */
+void dispatch_expire(struct node *node); /* unsubscribes rooms whose linger has passed */
+/* Publishes the batch; merge_up_settled() follows when 0 is returned. */
+int dispatch_publish_merged(struct node *node, struct up *up, struct bytes room, enum lane lane,
+                            struct bytes payload);
+/* To all workers that have viewers of its room; the caller keeps its reference. */
+void dispatch_deliver(struct node *node, struct message *message);
 void dispatch_expire_rates(struct node *node); /* forgets users and rooms that owe nothing */
 void dispatch_free_rooms(struct node *node);
 
@@ -107,6 +123,21 @@ void dispatch_settle(struct node *node, struct publish *publish, int result, str
 
 /* queue.c */
 void queue_append(struct node *node, const struct command *command, struct publish *publish);
+/* merge.c, merge_up.c, merge_down.c */
+void merges_init(struct node *node);
+void merges_fini(struct node *node);
+void merges_start_ticking(struct node *node);
+/* Nothing more comes from viewers: sends what is gathered, then calls node_merged(). */
+void merges_stop(struct node *node);
+void merge_up_init(struct node *node);
+void merge_up_fini(struct node *node);
+void merge_up_put(struct node *node, struct command *command); /* takes a COMMAND_MERGE */
+void merge_up_tick(struct node *node, uint64_t now);
+void merge_up_settled(struct node *node, struct up *up, int result);
+void merge_down_init(struct node *node);
+void merge_down_fini(struct node *node);
+void merge_down_put(struct node *node, const struct conf_type *type, struct message *message);
+void merge_down_tick(struct node *node, uint64_t now);
 
 /* api.c */
 extern const struct admin_ops node_admin_ops;
@@ -115,4 +146,5 @@ void api_query_done(struct worker_query *query);
 void api_abandon(struct node *node);
 
 /* node.c */
+void node_merged(struct node *node); /* after merges_stop(): everything is with the broker */
 void node_update_broker_metrics(struct node *node);

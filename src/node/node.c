@@ -101,6 +101,7 @@ static void end(struct node *node)
     uv_close((uv_handle_t *)&node->batch_after, NULL);
     uv_close((uv_handle_t *)&node->tick, NULL);
     uv_close((uv_handle_t *)&node->pause, NULL);
+    uv_close((uv_handle_t *)&node->merge_timer, NULL);
     uv_close((uv_handle_t *)&node->stop_timer, NULL);
     for (int i = 0; i < 3; i++)
         uv_close((uv_handle_t *)&node->signals[i], NULL);
@@ -188,6 +189,11 @@ static void on_signal(uv_signal_t *handle, int number)
         stop(node, number == SIGTERM ? "SIGTERM" : "SIGINT");
 }
 
+void node_merged(struct node *node)
+{
+    end(node);
+}
+
 static void on_command(struct node *node, struct command *command)
 {
     switch (command->kind) {
@@ -206,7 +212,7 @@ static void on_command(struct node *node, struct command *command)
     case COMMAND_STOPPED:
         if (++node->workers_stopped == node->worker_count) {
             log_info("all viewers are gone");
-            end(node);
+            merges_stop(node);
         }
         break;
     default:
@@ -223,6 +229,10 @@ static void on_wake(uv_async_t *async)
     mailbox_take(&node->mailbox, &commands);
     while ((link = list_shift(&commands))) {
         struct command *command = CONTAINER_OF(link, struct command, link);
+        if (node->phase != PHASE_ENDING && command->kind == COMMAND_MERGE) {
+            merge_up_put(node, command);
+            continue; /* taken: it may go back to its worker with the answer */
+        }
         if (node->phase != PHASE_ENDING)
             on_command(node, command);
         free(command);
@@ -282,6 +292,7 @@ static void on_tick(uv_timer_t *timer)
     if (node->phase == PHASE_RUNNING)
         dispatch_expire(node);
     dispatch_expire_rates(node);
+    totals_expire(&node->totals, uv_now(&node->loop), node->conf->broker.total_ttl_ms);
     feed_watchdog(node);
 }
 
@@ -325,6 +336,7 @@ static void start_handles(struct node *node)
     uv_timer_init(&node->loop, &node->tick);
     uv_timer_start(&node->tick, on_tick, TICK_MS, TICK_MS);
     uv_timer_init(&node->loop, &node->pause);
+    merges_init(node);
     uv_timer_init(&node->loop, &node->stop_timer);
     node->wake.data = node->batch_before.data = node->batch_after.data = node->tick.data =
         node->pause.data = node->stop_timer.data = node;
@@ -428,6 +440,7 @@ int node_run(struct conf *conf, const struct node_options *options)
     uv_run(&node->loop, UV_RUN_DEFAULT);
     listen_release(&node->listeners);
     dispatch_free_rooms(node);
+    merges_fini(node);
     limiter_fini(&node->user_rates);
     limiter_fini(&node->room_rates);
     uv_loop_close(&node->loop);

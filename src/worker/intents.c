@@ -152,11 +152,35 @@ static uint32_t take_type_rate(struct worker *worker, struct viewer *viewer,
     return wait;
 }
 
+/* A queue takes every message, so its types are merged only on the way down. */
+static bool is_merged(const struct conf_type *type)
+{
+    return type->merge_kind != MERGE_NONE && type->route != ROUTE_QUEUE;
+}
+
+/* What a send of a type that adds up counts. Returns NULL, or why it counts nothing. */
+static const char *read_amount(struct send *send)
+{
+    const struct conf_type *type = send->type;
+    if (!is_merged(type) || type->merge_kind != MERGE_SUM)
+        return NULL;
+    int error = merge_read_amount(send->intent->data.raw, conf_type_field(type), type->max_value,
+                                  &send->amount);
+    if (error == MERGE_ERR_VALUE)
+        return "the field that is added up is larger than the type's max_value";
+    return error
+               ? "data must be an object, and its field that is added up an integer from 0, or be "
+                 "left out"
+               : NULL;
+}
+
 /* Whether the viewer may send it; else *refusal says why not. From what the viewer can do nothing about, over what it may not, to what it
  * may not just now: a token is taken only of what is fine otherwise. */
-static bool judge_send(struct worker *worker, struct viewer *viewer, const struct intent *intent,
-                       const struct conf_type *type, struct refusal *refusal)
+static bool judge_send(struct worker *worker, struct send *send, struct refusal *refusal)
 {
+    struct viewer *viewer = send->viewer;
+    const struct intent *intent = send->intent;
+    const struct conf_type *type = send->type;
     *refusal = (struct refusal){0};
     if (type->route == ROUTE_NONE) {
         bool unknown = type == &worker->conf->types[0];
@@ -172,6 +196,11 @@ static bool judge_send(struct worker *worker, struct viewer *viewer, const struc
     if (intent->data.kind != JSON_ABSENT && intent->data.raw.len > type->max_bytes) {
         refusal->code = ERROR_TOO_LARGE;
         refusal->text = "data is longer than the type's max_bytes";
+        return false;
+    }
+    refusal->text = read_amount(send);
+    if (refusal->text) {
+        refusal->code = ERROR_BAD_MESSAGE;
         return false;
     }
     struct room *room =
@@ -193,10 +222,10 @@ static bool judge_send(struct worker *worker, struct viewer *viewer, const struc
 }
 
 /* What the node gets: the envelope as it is published, or what its queue wants to know. */
-static void append_payload(const struct intent *intent, const struct conf_type *type,
-                           struct bytes from, struct buf *out)
+static void append_payload(const struct send *send, struct bytes from, struct buf *out)
 {
-    if (type->route == ROUTE_QUEUE) {
+    const struct intent *intent = send->intent;
+    if (send->type->route == ROUTE_QUEUE) {
         struct queued queued = {.type = intent->type, .key = intent->key, .data = intent->data.raw};
         queued_pack(&queued, out);
         return;
@@ -205,34 +234,42 @@ static void append_payload(const struct intent *intent, const struct conf_type *
     envelope_append(out, &parts);
 }
 
-static void send_message(struct worker *worker, struct viewer *viewer, const struct intent *intent)
+/* Hands a message to the main thread. Returns false when a bound is reached or memory is out. */
+static bool post_publish(struct worker *worker, const struct send *send)
 {
-    struct refusal refusal;
-    const struct conf_type *type = &worker->conf->types[conf_type_find(worker->conf, intent->type)];
-    if (!judge_send(worker, viewer, intent, type, &refusal)) {
-        refuse(worker, viewer, intent->ref, &refusal);
-        return;
-    }
     char user[USER_NAME_MAX + 1];
-    struct bytes from = viewer_user(worker, viewer, user);
+    struct bytes from = viewer_user(worker, send->viewer, user);
     struct buf payload = {0};
-    append_payload(intent, type, from, &payload);
+    append_payload(send, from, &payload);
     struct command *command =
         payload.failed || mailbox_count(worker->setup.node_mailbox) > worker->conf->limits.mailbox
             ? NULL
-            : command_create_for(COMMAND_PUBLISH, intent->room, buf_view(&payload), from);
+            : command_create_for(COMMAND_PUBLISH, send->intent->room, buf_view(&payload), from);
     buf_fini(&payload);
-    if (!command) {
-        answer_error(worker, viewer, intent->ref, ERROR_UNAVAILABLE, "the node is overloaded",
-                     1000);
+    if (!command)
+        return false;
+    command->slot = send->viewer->slot;
+    command->id = send->viewer->id;
+    command->ref = send->intent->ref;
+    command->lane = send->type->lane;
+    command->queued = send->type->route == ROUTE_QUEUE;
+    worker_tell_node(worker, command);
+    return true;
+}
+
+static void send_message(struct worker *worker, struct viewer *viewer, const struct intent *intent)
+{
+    struct refusal refusal;
+    struct send send = {.viewer = viewer,
+                        .intent = intent,
+                        .type = &worker->conf->types[conf_type_find(worker->conf, intent->type)]};
+    if (!judge_send(worker, &send, &refusal)) {
+        refuse(worker, viewer, intent->ref, &refusal);
         return;
     }
-    command->slot = viewer->slot;
-    command->id = viewer->id;
-    command->ref = intent->ref;
-    command->lane = type->lane;
-    command->queued = type->route == ROUTE_QUEUE;
-    worker_tell_node(worker, command);
+    if (!(is_merged(send.type) ? merge_send(worker, &send) : post_publish(worker, &send)))
+        answer_error(worker, viewer, intent->ref, ERROR_UNAVAILABLE, "the node is overloaded",
+                     1000);
 }
 
 void intents_published(struct worker *worker, const struct command *command)

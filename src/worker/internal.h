@@ -23,6 +23,7 @@
 #include "base/wheel.h"
 #include "halley/heartbeat.h"
 #include "halley/lanes.h"
+#include "policy/merge.h"
 #include "protocol/adapter.h"
 #include "worker/worker.h"
 #include "ws/codec.h"
@@ -222,6 +223,10 @@ struct worker {
     struct link graveyard;
     struct wheel wheel;
 
+    struct merger merges; /* sends of merged types on their way to the main thread */
+    uv_timer_t merge_timer;
+    uint32_t merge_waiting; /* sends whose fate a viewer waits for */
+
     struct map rooms;
     struct link active;          /* activities of rooms */
     struct link ended;           /* activities of dead rooms, and … */
@@ -318,6 +323,21 @@ int intents_on_message(void *ctx, enum ws_opcode opcode, struct bytes payload);
 void intents_join_query(struct worker *worker, struct viewer *viewer, struct bytes room);
 void intents_connected(struct worker *worker, struct viewer *viewer);
 void intents_published(struct worker *worker, const struct command *command);
+
+/* merge.c */
+struct send {
+    struct viewer *viewer;
+    const struct intent *intent;
+    const struct conf_type *type;
+    uint64_t amount; /* MERGE_SUM: what it adds */
+    bool waits;      /* set by merge_send(): the viewer is to be told its fate */
+};
+void merge_init(struct worker *worker);
+/* Takes a send of a merged type. Returns false when a bound is reached or memory is out. */
+bool merge_send(struct worker *worker, struct send *send);
+void merge_settled(struct worker *worker, const struct command *command);
+void merge_post_all(struct worker *worker); /* before the worker stops */
+void merge_fini(struct worker *worker);
 
 /* outbox.c: between reply_begin and reply_end, answers to one viewer gather in worker->reply. */
 struct buf *reply_begin(struct worker *worker, struct viewer *viewer);

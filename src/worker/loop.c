@@ -159,6 +159,7 @@ static void stop_some(struct worker *worker)
     }
     if (worker->viewer_count == 0 && !worker->stopped) {
         worker->stopped = true;
+        merge_post_all(worker);
         tell_kind(worker, COMMAND_STOPPED, NULL);
     }
 }
@@ -234,6 +235,7 @@ static void on_exit_command(struct worker *worker)
     uv_close((uv_handle_t *)&worker->busy, NULL);
     uv_close((uv_handle_t *)&worker->tick, NULL);
     uv_close((uv_handle_t *)&worker->gather_timer, NULL);
+    uv_close((uv_handle_t *)&worker->merge_timer, NULL);
     uv_close((uv_handle_t *)&worker->accept_pause, NULL);
     uv_close((uv_handle_t *)&worker->viewers_poll, NULL);
 }
@@ -249,6 +251,9 @@ static void on_command(struct worker *worker, struct command *command)
         break;
     case COMMAND_PUBLISHED:
         intents_published(worker, command);
+        break;
+    case COMMAND_MERGED:
+        merge_settled(worker, command);
         break;
     case COMMAND_CONF:
         take_conf(worker, command->object);
@@ -341,6 +346,7 @@ static int start_handles(struct worker *worker)
     uv_timer_start(&worker->tick, on_tick, TICK_MS, TICK_MS);
     uv_timer_init(loop, &worker->gather_timer);
     uv_timer_init(loop, &worker->accept_pause);
+    merge_init(worker);
     error = uv_poll_init(loop, &worker->viewers_poll, worker->epoll_fd);
     if (error)
         return error;
@@ -471,6 +477,7 @@ void worker_join(struct worker *worker)
     uv_thread_join(&worker->thread);
     drop_everything(worker);
     halley_lanes_fini(&worker->all.lanes);
+    merge_fini(worker);
     map_fini(&worker->users);
     map_fini(&worker->rooms);
     peers_fini(&worker->peers);

@@ -27,12 +27,31 @@ enum command_kind {
     COMMAND_QUERY,     /* object: struct worker_query */
     COMMAND_STOP,      /* say goodbye to all viewers, close, then answer COMMAND_STOPPED */
     COMMAND_EXIT,      /* close every handle and end the thread */
+    COMMAND_MERGED, /* a COMMAND_MERGE comes back with its result, when somebody waits for it */
     /* worker to node */
     COMMAND_HOLD,    /* text: room; the worker has its first viewer */
     COMMAND_RELEASE, /* text: room; its last viewer left */
     COMMAND_PUBLISH, /* text: room, payload, user; answered by COMMAND_PUBLISHED when ref is present or it failed */
+    COMMAND_MERGE, /* text: room; waiters, type and newest envelope; user where limits.user_rate is set */
     COMMAND_QUERY_DONE,
     COMMAND_STOPPED
+};
+
+/* Sends of one room and merged type. */
+struct command_merge {
+    enum conf_merge kind;
+    uint32_t sends;
+    uint32_t waiters; /* struct merge_waiter, at the start of the payload */
+    uint32_t type_len;
+    uint64_t delta;
+};
+
+/* A viewer that is to be told what became of its send. */
+struct merge_waiter {
+    uint64_t id;
+    uint64_t ref;
+    uint32_t slot;
+    bool has_ref;
 };
 
 struct command {
@@ -48,6 +67,7 @@ struct command {
     bool
         queued; /* PUBLISH: into a queue; the payload is a packed struct queued (protocol/queued.h) */
     void *object;
+    struct command_merge merge; /* MERGE, MERGED */
     uint32_t room_len;
     uint32_t payload_len;
     uint32_t user_len;
@@ -75,6 +95,28 @@ static inline struct bytes command_payload(const struct command *command)
 static inline struct bytes command_user(const struct command *command)
 {
     return bytes_of(command->text + command->room_len + command->payload_len, command->user_len);
+}
+
+static inline struct merge_waiter command_waiter(const struct command *command, uint32_t index)
+{
+    struct merge_waiter waiter;
+    memcpy(&waiter, command->text + command->room_len + index * sizeof(waiter), sizeof(waiter));
+    return waiter;
+}
+
+static inline struct bytes command_type(const struct command *command)
+{
+    return bytes_of(command->text + command->room_len +
+                        command->merge.waiters * sizeof(struct merge_waiter),
+                    command->merge.type_len);
+}
+
+/* MERGE_LATEST: the newest message. */
+static inline struct bytes command_newest(const struct command *command)
+{
+    struct bytes type = command_type(command);
+    const char *end = command->text + command->room_len + command->payload_len;
+    return bytes_of(type.data + type.len, (size_t)(end - type.data) - type.len);
 }
 
 /* Returns NULL when memory is out. Free with free(). */

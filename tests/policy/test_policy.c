@@ -7,5 +7,6 @@ int main(void)
     map_seed();
     int failed = run_rates_tests();
     failed += run_limiter_tests();
+    failed += run_merge_tests();
     return failed ? 1 : 0;
 }

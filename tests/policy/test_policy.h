@@ -9,3 +9,4 @@
 
 int run_rates_tests(void);
 int run_limiter_tests(void);
+int run_merge_tests(void);
