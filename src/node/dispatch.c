@@ -30,7 +30,7 @@ static struct held *held_create(struct node *node, struct bytes name)
                     LOG_BYTES("room", name), LOG_UINT("limits.rooms", node->conf->limits.rooms));
         return NULL;
     }
-    struct held *held = calloc(1, sizeof(*held) + name.len);
+    struct held *held = calloc(1, offsetof(struct held, name) + name.len);
     if (!held)
         return NULL;
     memcpy(held->name, name.data, name.len);

@@ -37,7 +37,7 @@ struct held {
     char name[];
 };
 
-_Static_assert(offsetof(struct held, name) + 10 + sizeof(size_t) <= 64,
+_Static_assert(offsetof(struct held, name) + 10 + sizeof(size_t) <= 48,
                "an idle room is to cost one small allocation");
 
 /* The last holder let go of a room then; void when one came back and left again since. */

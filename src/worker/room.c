@@ -24,9 +24,15 @@ struct member *room_member(const struct viewer *viewer, const struct room *room)
     return member;
 }
 
+/* The name begins where the last member ends, not where the padded struct does. */
+static size_t room_bytes(struct bytes name)
+{
+    return offsetof(struct room, name) + name.len;
+}
+
 static struct room *room_create(struct worker *worker, struct bytes name, uint32_t hash)
 {
-    struct room *room = calloc(1, sizeof(*room) + name.len);
+    struct room *room = calloc(1, room_bytes(name));
     if (!room)
         return NULL;
     memcpy(room->name, name.data, name.len);
@@ -40,7 +46,7 @@ static struct room *room_create(struct worker *worker, struct bytes name, uint32
     }
     worker_tell_node(worker, hold);
     metric_add(&worker->metrics.rooms, 1);
-    metric_add(&worker->metrics.memory_rooms, sizeof(*room) + name.len);
+    metric_add(&worker->metrics.memory_rooms, room_bytes(name));
     return room;
 }
 
@@ -126,7 +132,7 @@ static void room_destroy(struct worker *worker, struct room *room)
         list_append(&worker->ended, &activity->link);
     }
     metric_sub(&worker->metrics.rooms, 1);
-    metric_sub(&worker->metrics.memory_rooms, sizeof(*room) + name.len + list_bytes(room));
+    metric_sub(&worker->metrics.memory_rooms, room_bytes(name) + list_bytes(room));
     if (room->cap)
         free(room->members.list);
     room->cap = 0;
