@@ -42,6 +42,9 @@ struct admin_ops {
     /* POST /v1/rooms/<room>/messages, POST /v1/messages (room empty: all). body: as it came,
      * nothing checked. */
     void (*publish)(void *ctx, struct admin_request *request, struct bytes room, struct bytes body);
+    /* POST /v1/users/<user>/messages */
+    void (*publish_user)(void *ctx, struct admin_request *request, struct bytes user,
+                         struct bytes body);
     /* GET /v1/rooms: limit 1-1000; after: names greater than this (empty: from the start), only
      * with ROOMS_BY_NAME. */
     void (*rooms)(void *ctx, struct admin_request *request, uint32_t limit, struct bytes after,

@@ -87,14 +87,27 @@ static void on_config(struct call *call)
     call->admin->ops->config(call->admin->ctx, call->request);
 }
 
+static bool refuse_empty(struct call *call)
+{
+    if (call->request->body.len > 0)
+        return false;
+    answer_bad(call, "bad-message",
+               "The body is empty; send an object like {\"type\":\"chat\",\"data\":…}.");
+    return true;
+}
+
+static void on_publish_user(struct call *call)
+{
+    if (!refuse_empty(call))
+        call->admin->ops->publish_user(call->admin->ctx, call->request, call->name,
+                                       buf_view(&call->request->body));
+}
+
 /* To the room of the path, or to all. */
 static void on_publish(struct call *call)
 {
-    if (call->request->body.len == 0) {
-        answer_bad(call, "bad-message",
-                   "The body is empty; send an object like {\"type\":\"chat\",\"data\":…}.");
+    if (refuse_empty(call))
         return;
-    }
     call->admin->ops->publish(call->admin->ctx, call->request, call->name,
                               buf_view(&call->request->body));
 }
@@ -195,6 +208,10 @@ static const struct route routes[] = {
      .access = ACCESS_TOKEN,
      .name = NAME_ROOM,
      .post = on_publish},
+    {.pattern = "/v1/users/*/messages",
+     .access = ACCESS_TOKEN,
+     .name = NAME_USER,
+     .post = on_publish_user},
     {.pattern = "/v1/users/*/connections",
      .access = ACCESS_TOKEN,
      .name = NAME_USER,

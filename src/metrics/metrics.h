@@ -75,6 +75,8 @@ enum handshake_result {
     X(DROP_TOO_LARGE, "too_large",                                                                 \
       "a frame longer than its lane's bytes, or data over its type's max_bytes")                   \
     X(DROP_NO_MEMORY, "no_memory", "no memory for the frame log")                                  \
+    X(DROP_PRIVATE, "private",                                                                     \
+      "a message to a user found the viewer's private queue full (limits.private_bytes)")          \
     X(DROP_LOG_BYTES, "log_bytes", "trimmed because limits.log_bytes was reached")
 
 enum drop_reason {
@@ -173,6 +175,12 @@ struct worker_metrics {
     X(queue_duplicates, COUNTER, "halley_queued_total", "result=\"duplicate\"", "")                \
     X(queue_full, COUNTER, "halley_queued_total", "result=\"full\"", "")                           \
     X(queue_failed, COUNTER, "halley_queued_total", "result=\"unavailable\"", "")                  \
+    X(user_messages, COUNTER, "halley_user_messages_total", "",                                    \
+      "Messages to users received from the broker, whether the user is here or not.")              \
+    X(orders_kick, COUNTER, "halley_orders_total", "op=\"kick\"",                                  \
+      "Orders and questions received from other nodes and backends.")                              \
+    X(orders_connections, COUNTER, "halley_orders_total", "op=\"connections\"", "")                \
+    X(orders_answer, COUNTER, "halley_orders_total", "op=\"answer\"", "")                          \
     X(payload_bad, COUNTER, "halley_payloads_dropped_total", "reason=\"malformed\"",               \
       "Broker payloads that were dropped.")                                                        \
     X(payload_too_large, COUNTER, "halley_payloads_dropped_total", "reason=\"too_large\"", "")     \

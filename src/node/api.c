@@ -84,6 +84,32 @@ static void publish(void *ctx, struct admin_request *request, struct bytes room,
         api_published(request, error);
 }
 
+static void publish_user(void *ctx, struct admin_request *request, struct bytes user,
+                         struct bytes body)
+{
+    struct node *node = ctx;
+    struct message_scratch scratch;
+    struct message_parts parts;
+    if (refuse_body(node, request, body, &scratch, &parts))
+        return;
+    parts.id = (struct bytes){0};
+    struct buf payload = {0};
+    BUF_LIT(&payload, "{\"user\":");
+    json_quote(&payload, user);
+    BUF_LIT(&payload, ",");
+    struct buf envelope = {0};
+    envelope_append(&envelope, &parts);
+    if (envelope.len > 0)
+        buf_append(&payload, envelope.data + 1, envelope.len - 1);
+    int error = payload.failed || envelope.failed
+                    ? BROKER_ERR_FULL
+                    : dispatch_publish_user(node, request, buf_view(&payload));
+    buf_fini(&envelope);
+    buf_fini(&payload);
+    if (error)
+        api_published(request, error);
+}
+
 /* How GET /v1/rooms is to be answered; kept with its query. */
 struct rooms_wish {
     struct admin_request *request;
@@ -92,7 +118,7 @@ struct rooms_wish {
     char after[ROOM_NAME_MAX + 1];
 };
 
-static bool ask_workers(struct node *node, enum query_kind kind, struct bytes name, void *request)
+bool api_ask_workers(struct node *node, enum query_kind kind, struct bytes name, void *request)
 {
     struct worker_query *query =
         calloc(1, sizeof(*query) + node->worker_count * sizeof(struct query_answer));
@@ -125,7 +151,7 @@ static bool ask_workers(struct node *node, enum query_kind kind, struct bytes na
 static void ask_or_refuse(struct node *node, enum query_kind kind, struct bytes name,
                           struct admin_request *request)
 {
-    if (!ask_workers(node, kind, name, request))
+    if (!api_ask_workers(node, kind, name, request))
         admin_answer_error(request, 503, "unavailable", "the node is out of memory", 1);
 }
 
@@ -138,7 +164,7 @@ static void rooms(void *ctx, struct admin_request *request, uint32_t limit, stru
         memcpy(wish->after, after.data ? after.data : "",
                after.len < ROOM_NAME_MAX ? after.len : ROOM_NAME_MAX);
     }
-    if (wish && ask_workers(ctx, QUERY_ROOMS, (struct bytes){0}, wish))
+    if (wish && api_ask_workers(ctx, QUERY_ROOMS, (struct bytes){0}, wish))
         return;
     free(wish);
     admin_answer_error(request, 503, "unavailable", "the node is out of memory", 1);
@@ -151,12 +177,12 @@ static void room(void *ctx, struct admin_request *request, struct bytes name)
 
 static void connections(void *ctx, struct admin_request *request, struct bytes user)
 {
-    ask_or_refuse(ctx, QUERY_CONNECTIONS, user, request);
+    users_ask(ctx, QUERY_CONNECTIONS, user, request);
 }
 
 static void kick(void *ctx, struct admin_request *request, struct bytes user)
 {
-    ask_or_refuse(ctx, QUERY_KICK, user, request);
+    users_ask(ctx, QUERY_KICK, user, request);
 }
 
 static void config(void *ctx, struct admin_request *request)
@@ -196,6 +222,7 @@ static void metrics(void *ctx, struct admin_request *request)
 }
 
 const struct admin_ops node_admin_ops = {.publish = publish,
+                                         .publish_user = publish_user,
                                          .rooms = rooms,
                                          .room = room,
                                          .connections = connections,
@@ -308,34 +335,6 @@ static void answer_room(const struct worker_query *query)
     answer_json(query->request, 200, &body);
 }
 
-static void answer_connections(const struct worker_query *query)
-{
-    uint64_t count = 0;
-    for (uint32_t i = 0; i < query->workers; i++)
-        count += query->answers[i].count;
-    struct buf body = {0};
-    BUF_LIT(&body, "{\"user\":");
-    json_quote(&body, bytes_of(query->name, query->name_len));
-    if (query->kind == QUERY_KICK) {
-        buf_printf(&body, ",\"kicked\":%llu}", (unsigned long long)count);
-        log_info("user kicked", LOG_STR("user", query->name), LOG_UINT("connections", count));
-        answer_json(query->request, 200, &body);
-        return;
-    }
-    BUF_LIT(&body, ",\"connections\":[");
-    bool first = true;
-    for (uint32_t i = 0; i < query->workers; i++) {
-        if (query->answers[i].text.len == 0)
-            continue;
-        if (!first)
-            BUF_LIT(&body, ",");
-        first = false;
-        buf_bytes(&body, buf_view(&query->answers[i].text));
-    }
-    BUF_LIT(&body, "]}");
-    answer_json(query->request, 200, &body);
-}
-
 static void query_free(struct worker_query *query)
 {
     list_remove(&query->link);
@@ -346,7 +345,7 @@ static void query_free(struct worker_query *query)
     free(query);
 }
 
-void api_query_done(struct worker_query *query)
+void api_query_done(struct node *node, struct worker_query *query)
 {
     if (--query->unanswered > 0)
         return;
@@ -355,7 +354,7 @@ void api_query_done(struct worker_query *query)
     else if (query->kind == QUERY_ROOM)
         answer_room(query);
     else
-        answer_connections(query);
+        users_answered(node, query);
     query_free(query);
 }
 
@@ -363,10 +362,14 @@ void api_abandon(struct node *node)
 {
     while (!list_empty(&node->queries)) {
         struct worker_query *query = CONTAINER_OF(node->queries.next, struct worker_query, link);
-        struct admin_request *request = query->kind == QUERY_ROOMS
-                                            ? ((struct rooms_wish *)query->request)->request
-                                            : query->request;
-        admin_answer_error(request, 503, "draining", "this node stops", 5);
+        if (query->kind == QUERY_ROOMS)
+            admin_answer_error(((struct rooms_wish *)query->request)->request, 503, "draining",
+                               "this node stops", 5);
+        else if (query->kind == QUERY_ROOM)
+            admin_answer_error(query->request, 503, "draining", "this node stops", 5);
+        else
+            users_abandoned(query);
         query_free(query);
     }
+    users_abandon(node);
 }

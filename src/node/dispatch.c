@@ -135,8 +135,22 @@ static struct bytes shown_room(struct bytes room)
     return room.len > 0 ? room : BYTES_LIT("(all)");
 }
 
-/* Parses and judges one payload. Returns a message with its lane, or NULL when it was dropped (and counted). */
-static struct message *judge(struct node *node, struct bytes room, struct bytes payload)
+void dispatch_to_all(struct node *node, struct message *message)
+{
+    deliver(node, all_workers(node), message);
+}
+
+void dispatch_bad(struct node *node, const char *why, struct bytes name, struct bytes payload)
+{
+    metric_add(&node->metrics.payload_bad, 1);
+    log_limited(
+        LOG_LEVEL_WARN, "payload dropped: malformed", LOG_BYTES("room", shown_room(name)),
+        LOG_STR("why", why),
+        LOG_BYTES("payload", bytes_of(payload.data, payload.len < 128 ? payload.len : 128)));
+}
+
+struct message *dispatch_judge(struct node *node, enum message_kind kind, struct bytes room,
+                               struct bytes payload)
 {
     struct message_scratch scratch;
     struct message_parts parts;
@@ -149,11 +163,7 @@ static struct message *judge(struct node *node, struct bytes room, struct bytes 
     }
     int error = envelope_parse(payload, (int)node->conf->limits.json_depth, &scratch, &parts);
     if (error != ENVELOPE_OK) {
-        metric_add(&node->metrics.payload_bad, 1);
-        log_limited(
-            LOG_LEVEL_WARN, "payload dropped: malformed", LOG_BYTES("room", shown_room(room)),
-            LOG_STR("why", envelope_error(error)),
-            LOG_BYTES("payload", bytes_of(payload.data, payload.len < 128 ? payload.len : 128)));
+        dispatch_bad(node, envelope_error(error), room, payload);
         return NULL;
     }
     uint16_t index = conf_type_find(node->conf, parts.type);
@@ -165,7 +175,8 @@ static struct message *judge(struct node *node, struct bytes room, struct bytes 
                     LOG_UINT("bytes", parts.data.len), LOG_UINT("allowed", type->max_bytes));
         return NULL;
     }
-    struct message *message = message_create(room.len ? MESSAGE_ROOM : MESSAGE_ALL, room, &parts);
+    struct message *message = kind == MESSAGE_USER ? message_create_for(room, &parts)
+                                                   : message_create(kind, room, &parts);
     if (!message) {
         log_limited(LOG_LEVEL_ERROR, "payload dropped: out of memory",
                     LOG_BYTES("room", shown_room(room)));
@@ -182,6 +193,14 @@ static void on_message(void *ctx, enum broker_channel channel, struct bytes room
 {
     struct node *node = ctx;
     uint64_t workers = all_workers(node);
+    if (channel == BROKER_USERS) {
+        users_on_message(node, payload);
+        return;
+    }
+    if (channel == BROKER_NODE) {
+        users_on_order(node, payload);
+        return;
+    }
     if (channel != BROKER_ALL) {
         const struct held *held = held_find(node, room);
         workers = held ? held->holders : 0;
@@ -191,7 +210,7 @@ static void on_message(void *ctx, enum broker_channel channel, struct bytes room
         return;
     }
     struct message *message =
-        judge(node, channel == BROKER_ALL ? (struct bytes){0} : room, payload);
+        dispatch_judge(node, channel == BROKER_ALL ? MESSAGE_ALL : MESSAGE_ROOM, room, payload);
     if (!message)
         return;
     const struct conf_type *type = &node->conf->types[message->type_index];
@@ -287,7 +306,8 @@ void dispatch_settle(struct node *node, struct publish *publish, int result, str
 
 static void on_published(void *ctx, uint64_t token, int result)
 {
-    dispatch_settle(ctx, (struct publish *)(uintptr_t)token, result, (struct bytes){0});
+    if (token != 0) /* else an order to a node */
+        dispatch_settle(ctx, (struct publish *)(uintptr_t)token, result, (struct bytes){0});
 }
 
 static void on_pause_over(uv_timer_t *timer);
@@ -325,13 +345,18 @@ const struct broker_events node_broker_events = {.on_message = on_message,
                                                  .on_published = on_published,
                                                  .may_read = may_read};
 
+static enum broker_channel channel_of(struct bytes room, enum lane lane)
+{
+    if (room.len == 0)
+        return BROKER_ALL;
+    return lane == LANE_HIGH ? BROKER_HIGH : BROKER_ROOM;
+}
+
 static int start_publish(struct node *node, struct publish *publish, struct bytes room,
                          enum lane lane, struct bytes payload)
 {
-    enum broker_channel channel = room.len == 0       ? BROKER_ALL
-                                  : lane == LANE_HIGH ? BROKER_HIGH
-                                                      : BROKER_ROOM;
-    return broker_publish(node->broker, channel, room, payload, (uint64_t)(uintptr_t)publish);
+    return broker_publish(node->broker, channel_of(room, lane), room, payload,
+                          (uint64_t)(uintptr_t)publish);
 }
 
 /* What holds for the whole node, whichever worker the viewers are on. The user first: one who floods shall not use up the room's tokens.
@@ -399,20 +424,36 @@ int dispatch_publish_merged(struct node *node, struct up *up, struct bytes room,
     return error;
 }
 
-int dispatch_publish_http(struct node *node, struct admin_request *request, struct bytes room,
-                          enum lane lane, struct bytes payload)
+static int publish_http(struct node *node, struct admin_request *request,
+                        enum broker_channel channel, struct bytes room, struct bytes payload)
 {
     struct publish *publish = calloc(1, sizeof(*publish));
     if (!publish)
         return BROKER_ERR_FULL;
     publish->request = request;
     metric_add(&node->metrics.published_http, 1);
-    int error = start_publish(node, publish, room, lane, payload);
+    int error = broker_publish(node->broker, channel, room, payload, (uint64_t)(uintptr_t)publish);
     if (error) {
         metric_add(&node->metrics.publish_refused, 1);
         free(publish);
     }
     return error;
+}
+
+int dispatch_publish_http(struct node *node, struct admin_request *request, struct bytes room,
+                          enum lane lane, struct bytes payload)
+{
+    return publish_http(node, request, channel_of(room, lane), room, payload);
+}
+
+void dispatch_tell(struct node *node, struct bytes name, struct bytes payload)
+{
+    (void)broker_publish(node->broker, BROKER_NODE, name, payload, 0);
+}
+
+int dispatch_publish_user(struct node *node, struct admin_request *request, struct bytes payload)
+{
+    return publish_http(node, request, BROKER_USERS, (struct bytes){0}, payload);
 }
 
 void dispatch_free_rooms(struct node *node)

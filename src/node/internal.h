@@ -2,6 +2,7 @@
  *
  *      node.c      start, stop, signals, reload, watchdog
  *      dispatch.c  broker -> message -> policy -> workers; held rooms; publishes
+ *      users.c     messages, orders and questions about one user, over all nodes
  *      queue.c     viewers' messages into the streams of their queues
  *      merge.c     windows of merged types: merge_up.c before the broker, merge_down.c before the workers
  *      api.c       what operators and backends ask over HTTP
@@ -99,6 +100,9 @@ struct node {
     struct link lingering;
     uint32_t abandoned; /* rooms, one by one, modulo 2^32 */
     struct link queries;
+    struct link questions; /* about users, in order of time */
+    uint64_t question_id;  /* of the newest */
+    uv_timer_t gather;     /* until the first question's time is over */
 };
 
 /* dispatch.c */
@@ -121,6 +125,28 @@ void dispatch_free_rooms(struct node *node);
 /* Tells the worker what became of a viewer's send and frees publish; id may be empty. */
 void dispatch_settle(struct node *node, struct publish *publish, int result, struct bytes id);
 
+/* Parses and judges one payload. name: of the room or user; empty for MESSAGE_ALL. Returns a message with its lane, or NULL when it was
+ * dropped (and counted). */
+struct message *dispatch_judge(struct node *node, enum message_kind kind, struct bytes name,
+                               struct bytes payload);
+void dispatch_to_all(struct node *node, struct message *message);
+/* Sends an order to another node; what becomes of it is not asked. */
+void dispatch_tell(struct node *node, struct bytes name, struct bytes payload);
+/* What is no message and no order: counted and logged. */
+void dispatch_bad(struct node *node, const char *why, struct bytes name, struct bytes payload);
+/* Publishes an HTTP request's message to a user; as dispatch_publish_http(). */
+int dispatch_publish_user(struct node *node, struct admin_request *request, struct bytes payload);
+
+/* users.c */
+void users_on_message(struct node *node, struct bytes payload); /* <prefix>:users */
+void users_on_order(struct node *node, struct bytes payload);   /* <prefix>:node:<node> */
+/* Asks all nodes, for a second at most, then answers the request. */
+void users_ask(struct node *node, enum query_kind kind, struct bytes user,
+               struct admin_request *request);
+void users_answered(struct node *node, struct worker_query *query); /* by the workers here */
+void users_abandoned(struct worker_query *query);                   /* they never will */
+void users_abandon(struct node *node); /* answers every request that still waits: the node stops */
+
 /* queue.c */
 void queue_append(struct node *node, const struct command *command, struct publish *publish);
 /* merge.c, merge_up.c, merge_down.c */
@@ -142,7 +168,8 @@ void merge_down_tick(struct node *node, uint64_t now);
 /* api.c */
 extern const struct admin_ops node_admin_ops;
 void api_published(struct admin_request *request, int result);
-void api_query_done(struct worker_query *query);
+bool api_ask_workers(struct node *node, enum query_kind kind, struct bytes name, void *request);
+void api_query_done(struct node *node, struct worker_query *query);
 void api_abandon(struct node *node);
 
 /* node.c */

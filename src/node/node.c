@@ -102,6 +102,7 @@ static void end(struct node *node)
     uv_close((uv_handle_t *)&node->tick, NULL);
     uv_close((uv_handle_t *)&node->pause, NULL);
     uv_close((uv_handle_t *)&node->merge_timer, NULL);
+    uv_close((uv_handle_t *)&node->gather, NULL);
     uv_close((uv_handle_t *)&node->stop_timer, NULL);
     for (int i = 0; i < 3; i++)
         uv_close((uv_handle_t *)&node->signals[i], NULL);
@@ -207,7 +208,7 @@ static void on_command(struct node *node, struct command *command)
         dispatch_publish(node, command);
         break;
     case COMMAND_QUERY_DONE:
-        api_query_done(command->object);
+        api_query_done(node, command->object);
         break;
     case COMMAND_STOPPED:
         if (++node->workers_stopped == node->worker_count) {
@@ -337,9 +338,10 @@ static void start_handles(struct node *node)
     uv_timer_start(&node->tick, on_tick, TICK_MS, TICK_MS);
     uv_timer_init(&node->loop, &node->pause);
     merges_init(node);
+    uv_timer_init(&node->loop, &node->gather);
     uv_timer_init(&node->loop, &node->stop_timer);
     node->wake.data = node->batch_before.data = node->batch_after.data = node->tick.data =
-        node->pause.data = node->stop_timer.data = node;
+        node->pause.data = node->gather.data = node->stop_timer.data = node;
     for (int i = 0; i < 3; i++) {
         uv_signal_init(&node->loop, &node->signals[i]);
         node->signals[i].data = node;
@@ -431,6 +433,8 @@ int node_run(struct conf *conf, const struct node_options *options)
     node->options = options;
     list_init(&node->lingering);
     list_init(&node->queries);
+    list_init(&node->questions);
+    node->question_id = random_seed();
     limiter_init(&node->user_rates);
     limiter_init(&node->room_rates);
     mailbox_init(&node->mailbox);

@@ -22,11 +22,12 @@ static struct bytes take_copy(char **at, struct bytes text)
     return copy;
 }
 
-struct message *message_create(enum message_kind kind, struct bytes room,
-                               const struct message_parts *parts)
+static struct message *create(enum message_kind kind, struct bytes room, struct bytes user,
+                              const struct message_parts *parts)
 {
     size_t size = sizeof(struct message);
     if (__builtin_add_overflow(size, room.len, &size) ||
+        __builtin_add_overflow(size, user.len, &size) ||
         __builtin_add_overflow(size, parts->type.len, &size) ||
         __builtin_add_overflow(size, parts->from.len, &size) ||
         __builtin_add_overflow(size, parts->id.len, &size) ||
@@ -42,11 +43,23 @@ struct message *message_create(enum message_kind kind, struct bytes room,
     char *at = message->bytes;
     message->room = take_copy(&at, room);
     message->room_hash = map_hash(message->room.data, room.len);
+    message->user = take_copy(&at, user);
     message->type = take_copy(&at, parts->type);
     message->from = take_copy(&at, parts->from);
     message->id = take_copy(&at, parts->id);
     message->data = take_copy(&at, parts->data);
     return message;
+}
+
+struct message *message_create(enum message_kind kind, struct bytes room,
+                               const struct message_parts *parts)
+{
+    return create(kind, room, (struct bytes){0}, parts);
+}
+
+struct message *message_create_for(struct bytes user, const struct message_parts *parts)
+{
+    return create(MESSAGE_USER, (struct bytes){0}, user, parts);
 }
 
 struct message *message_ref(struct message *message)

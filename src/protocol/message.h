@@ -19,7 +19,8 @@ const char *lane_name(enum lane lane);
 
 enum message_kind {
     MESSAGE_ROOM,
-    MESSAGE_ALL, /* for every viewer: no room */
+    MESSAGE_ALL,  /* for every viewer: no room */
+    MESSAGE_USER, /* for all connections of a user: no room */
     MESSAGE_GAP /* a notice in the lane's order: messages of this lane and room may be missing here; room empty: of halley:all */
 };
 
@@ -30,6 +31,7 @@ struct message {
     uint16_t type_index; /* into the conf's type table, for counters */
     uint32_t room_hash;  /* map_hash() of room */
     struct bytes room;   /* all of these point into this allocation */
+    struct bytes user;   /* MESSAGE_USER: whom it is for */
     struct bytes type;
     struct bytes from; /* empty: not known */
     struct bytes id;   /* empty: none */
@@ -49,6 +51,8 @@ struct message_parts {
  * left for the policy to set before it is shared. */
 struct message *message_create(enum message_kind kind, struct bytes room,
                                const struct message_parts *parts);
+/* The same for a MESSAGE_USER. */
+struct message *message_create_for(struct bytes user, const struct message_parts *parts);
 struct message *message_ref(struct message *message);
 void message_unref(struct message *message); /* NULL is fine */
 

@@ -7,6 +7,7 @@
  *      room.c      rooms, members                 outbox.c   what only one viewer gets (control lane)
  *      sweep.c     who is served when             flush.c    what one viewer gets in a write
  *      write.c     bytes out, little of them unsent in the kernel
+ *      users.c     all connections of one user
  *      query.c     operators' questions           loop.c     handles, mailboxes, turns
  *
  * Threads:   the worker's thread (checked at the entries).
@@ -218,6 +219,7 @@ struct worker {
     uint32_t promised_interval_ms; /* longest interval */
     uint32_t promised_timeout_ms;  /* and longest timeout that any of them was told */
     struct map users;
+    struct buf found; /* of users_find() */
     struct link dirty;
     struct link blocked;
     struct link graveyard;
@@ -414,6 +416,16 @@ void turn_away(struct worker *worker, int fd, enum handshake_result result, bool
 /* listener.c */
 int listeners_start(struct worker *worker);
 void listeners_stop(struct worker *worker);
+
+/* users.c */
+struct found {
+    uint32_t slot;
+    uint64_t id;
+};
+/* The open viewers of a user, to be looked up one by one with viewer_find() (one may close the others). Valid until the
+ * next call; none where memory is out. */
+const struct found *users_find(struct worker *worker, struct bytes user, size_t *count);
+void user_deliver(struct worker *worker, const struct message *message);
 
 /* query.c */
 void query_answer(struct worker *worker, struct worker_query *query);

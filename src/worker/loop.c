@@ -296,7 +296,10 @@ static bool take_messages(struct worker *worker, int lane)
         struct message *message = ring_shift(&worker->lanes[lane]);
         if (!message)
             return false;
-        room_deliver(worker, message);
+        if (message->kind == MESSAGE_USER)
+            user_deliver(worker, message);
+        else
+            room_deliver(worker, message);
         message_unref(message);
     }
     return true;
@@ -485,6 +488,7 @@ void worker_join(struct worker *worker)
     for (int e = 0; e < ENCODING_COUNT; e++)
         buf_fini(&worker->scratch[e]);
     buf_fini(&worker->reply);
+    buf_fini(&worker->found);
     free(worker->receive);
     free(worker->listeners);
     free((void *)(uintptr_t)worker->setup.listeners);

@@ -6,6 +6,8 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+enum { DESCRIBED_BYTES = 64 * 1024 /* of one user's connections, per worker */ };
+
 static void add_room(void *ctx, struct map_node *node)
 {
     struct query_answer *answer = ctx;
@@ -75,38 +77,22 @@ static void on_connection(struct worker *worker, struct viewer *viewer, struct q
         viewer_close(worker, viewer, CLOSE_KICKED);
         return;
     }
+    if (answer->text.len > DESCRIBED_BYTES)
+        return; /* counted, and that is all */
     if (answer->text.len > 0)
         BUF_LIT(&answer->text, ",");
     describe(worker, viewer, &answer->text);
 }
 
-/* A guest's name tells its connection, but is in no index: looked for among all. */
 static void for_each_of_user(struct worker *worker, struct bytes user, struct query_answer *answer,
                              enum query_kind kind)
 {
-    if (user.len > 6 && memcmp(user.data, "guest-", 6) == 0) {
-        for (uint32_t i = 0; i < worker->slot_cap; i++) {
-            struct viewer *viewer = worker->slots[i];
-            char name[USER_NAME_MAX + 1];
-            bool usable = !((uintptr_t)viewer & 1) && viewer_adapter(viewer) && !viewer->user &&
-                          viewer->state == VIEWER_OPEN;
-            if (usable && bytes_equal(viewer_user(worker, viewer, name), user))
-                on_connection(worker, viewer, answer, kind);
-            if (worker->slot_cap == 0)
-                return;
-        }
-    }
-    uint32_t hash = map_hash(user.data, user.len) | 1;
-    struct map_node *node = map_chain(&worker->users, hash);
-    while (node) {
-        struct viewer *viewer = CONTAINER_OF(node, struct viewer, user_node);
-        bool wanted = node->hash == hash && bytes_equal(bytes_str(viewer->user), user);
-        node = node->next;
-        if (!wanted)
-            continue;
-        on_connection(worker, viewer, answer, kind);
-        if (kind == QUERY_KICK) /* it left the index, which may have been rebuilt */
-            node = map_chain(&worker->users, hash);
+    size_t count;
+    const struct found *found = users_find(worker, user, &count);
+    for (size_t i = 0; i < count; i++) {
+        struct viewer *viewer = viewer_find(worker, found[i].slot, found[i].id);
+        if (viewer)
+            on_connection(worker, viewer, answer, kind);
     }
 }
 

@@ -162,6 +162,9 @@ static void publish__takes_the_raw_body(void **state)
     assert_memory_equal(site->body.data, "a=%41&b+\n", 9);
     assert_status(site_get(site, "POST", "/v1/messages", "Content-Length: 2\r\n\r\n{}"), 200);
     assert_string_equal(site->said, "publish room= bytes=2");
+    assert_status(site_get(site, "POST", "/v1/users/a%2Fb/messages", "Content-Length: 2\r\n\r\n{}"),
+                  200);
+    assert_string_equal(site->said, "publish user=a/b bytes=2");
 }
 
 static void publish__takes_a_chunked_body(void **state)

@@ -45,6 +45,12 @@ static void on_publish(void *ctx, struct admin_request *request, struct bytes ro
     take(site, request, "publish room=%.*s bytes=%zu", (int)room.len, room.data, body.len);
 }
 
+static void on_publish_user(void *ctx, struct admin_request *request, struct bytes user,
+                            struct bytes body)
+{
+    take(ctx, request, "publish user=%.*s bytes=%zu", (int)user.len, user.data, body.len);
+}
+
 static void on_rooms(void *ctx, struct admin_request *request, uint32_t limit, struct bytes after,
                      enum rooms_sort sort)
 {
@@ -84,6 +90,7 @@ static void on_metrics(void *ctx, struct admin_request *request)
 
 static const struct admin_ops ops = {
     .publish = on_publish,
+    .publish_user = on_publish_user,
     .rooms = on_rooms,
     .room = on_room,
     .connections = on_connections,
