@@ -141,6 +141,7 @@ struct conf {
         uint32_t handshake_burst;
         uint32_t merges;        /* open windows of merged types, up and down each */
         uint32_t merge_waiting; /* sends of merged types that wait for their ack, per worker */
+        uint32_t room_rate;     /* messages a second of a room in normal and low; 0: all */
     } limits;
     struct {
         uint32_t timeout_ms; /* from SIGTERM to exit at the latest */

@@ -15,6 +15,7 @@ enum {
     RATES_BYTES = 32,           /* a viewer's table of rates with malloc's own, */
     RATE_BYTES = 8,             /* and each type in it */
     RATE_ENTRY_BYTES = 144,     /* a user or room whose rate is watched */
+    SAMPLE_BYTES = 288,         /* a room whose messages limits.room_rate counts */
     MERGE_BYTES = 512,          /* an open window of a merged type, beside its newest message */
     MERGE_WAITING_BYTES = 48,   /* a send of one that waits for its ack */
     REQUEST_BYTES = 32768,      /* libmicrohttpd's memory for one connection */
@@ -128,6 +129,13 @@ static void rates(struct sum *sum, const struct conf *conf)
              "%" PRIu64 " tables x limits.rate_entries x %d B", tables, RATE_ENTRY_BYTES);
 }
 
+static void samples(struct sum *sum, const struct conf *conf)
+{
+    if (conf->limits.room_rate > 0)
+        line(sum, "room rates", times(conf->limits.rooms, SAMPLE_BYTES), "limits.rooms x %d B",
+             SAMPLE_BYTES);
+}
+
 static void merges(struct sum *sum, const struct conf *conf)
 {
     uint64_t workers = conf->server.workers;
@@ -173,6 +181,7 @@ void conf_print_memory(const struct conf *conf, uint32_t connections, struct buf
     rooms(&sum, conf);
     rates(&sum, conf);
     merges(&sum, conf);
+    samples(&sum, conf);
     broker(&sum, conf);
     if (conf->admin.listen[0] != '\0')
         line(&sum, "admin requests",

@@ -55,6 +55,8 @@ enum { NODE_ROWS = sizeof(node_rows) / sizeof(node_rows[0]) };
     X(FAMILY_ERRORS, COUNTER, "halley_errors_total", "code", "Error answers to viewers.")          \
     X(FAMILY_MESSAGES, COUNTER, "halley_messages_total", "lane",                                   \
       "Messages received from the broker.")                                                        \
+    X(FAMILY_SAMPLED, COUNTER, "halley_sampled_total", "type, lane",                               \
+      "Messages that limits.room_rate kept from the viewers of their room, once per node.")        \
     X(FAMILY_FLUSH, HISTOGRAM, "halley_flush_seconds", "", "Time of one flush slice of a worker.") \
     X(FAMILY_LOOP_LAG, HISTOGRAM, "halley_loop_lag_seconds", "loop",                               \
       "How late a 100 ms tick of an event loop came.")                                             \
@@ -297,6 +299,35 @@ static void print_messages(const struct printer *printer)
                        metric_get(&printer->node->by_lane[i]));
 }
 
+void sampled_count(struct sampled_types *sampled, const char *type, enum lane lane)
+{
+    uint32_t at = 0;
+    while (at < sampled->count &&
+           (sampled->rows[at].lane != lane || strcmp(sampled->rows[at].type, type) != 0))
+        at++;
+    if (at >= SAMPLED_TYPES - 1) {
+        at = SAMPLED_TYPES - 1;
+        type = "others";
+    }
+    if (at >= sampled->count) {
+        sampled->count = at + 1;
+        snprintf(sampled->rows[at].type, sizeof(sampled->rows[at].type), "%s", type);
+        sampled->rows[at].lane = lane;
+    }
+    sampled->rows[at].messages++;
+}
+
+static void print_sampled(const struct printer *printer)
+{
+    const struct sampled_types *sampled = &printer->node->sampled;
+    print_head(printer->out, &families[FAMILY_SAMPLED]);
+    for (uint32_t i = 0; i < sampled->count; i++) {
+        buf_printf(printer->out, "%s{type=\"%s\",lane=\"%s\"} ", families[FAMILY_SAMPLED].metric,
+                   sampled->rows[i].type, lane_name(sampled->rows[i].lane));
+        print_value(printer->out, COUNTER, sampled->rows[i].messages);
+    }
+}
+
 /* Microseconds as seconds, without the zeros at the end that say nothing. */
 static void print_seconds(struct buf *out, uint64_t us)
 {
@@ -402,6 +433,7 @@ void metrics_print(struct buf *out, const struct node_metrics *node,
     print_drops(&printer);
     print_errors(&printer);
     print_messages(&printer);
+    print_sampled(&printer);
     print_histograms(&printer);
     print_process(out);
 }

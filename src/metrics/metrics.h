@@ -10,6 +10,7 @@
 #pragma once
 
 #include "base/bytes.h"
+#include "base/names.h"
 #include "protocol/intent.h"
 
 #include <stdatomic.h>
@@ -230,6 +231,17 @@ struct worker_metrics {
     X(broker_protocol_errors, COUNTER, "halley_broker_protocol_errors_total", "",                  \
       "Replies that could not be read.")
 
+/* What limits.room_rate held back, by type and its lane. Types have names that the conf may change, so rows appear when first used. */
+enum { SAMPLED_TYPES = 64 };
+struct sampled_types {
+    uint32_t count;
+    struct {
+        char type[TYPE_NAME_MAX + 1];
+        enum lane lane;
+        uint64_t messages;
+    } rows[SAMPLED_TYPES]; /* the last one is for all types beyond */
+};
+
 struct node_metrics {
 #define X(name, kind, metric, labels, help) _Atomic uint64_t name;
     NODE_VALUES(X)
@@ -237,6 +249,8 @@ struct node_metrics {
     struct histogram loop_lag; /* of the main thread */
     /* Messages received from the broker, by lane: halley_messages_total{lane=}. */
     _Atomic uint64_t by_lane[LANE_COUNT];
+    struct sampled_types
+        sampled; /* halley_sampled_total{type=,lane=}; the main thread prints, too */
 };
 
 /* One writer per block: no read-modify-write instruction is needed. */
@@ -261,6 +275,8 @@ static inline uint64_t metric_get(const _Atomic uint64_t *value)
 {
     return atomic_load_explicit(value, memory_order_relaxed);
 }
+
+void sampled_count(struct sampled_types *sampled, const char *type, enum lane lane);
 
 void histogram_add(struct histogram *histogram, uint64_t us);
 

@@ -188,6 +188,19 @@ struct message *dispatch_judge(struct node *node, enum message_kind kind, struct
     return message;
 }
 
+/* Whether limits.room_rate lets the message into its room; counted when not. */
+static bool pass_room_rate(struct node *node, const struct conf_type *type,
+                           const struct message *message)
+{
+    uint32_t rate = node->conf->limits.room_rate;
+    if (rate == 0 || type->lane == LANE_HIGH || message->room.len == 0 ||
+        sampler_pass(&node->sampler, message->room, message->room_hash, type->name_hash, rate,
+                     uv_now(&node->loop)))
+        return true;
+    sampled_count(&node->metrics.sampled, type->name, type->lane);
+    return false;
+}
+
 static void on_message(void *ctx, enum broker_channel channel, struct bytes room,
                        struct bytes payload)
 {
@@ -214,10 +227,10 @@ static void on_message(void *ctx, enum broker_channel channel, struct bytes room
     if (!message)
         return;
     const struct conf_type *type = &node->conf->types[message->type_index];
-    if (type->merge_kind == MERGE_NONE)
-        deliver(node, workers, message);
-    else
+    if (type->merge_kind != MERGE_NONE)
         merge_down_put(node, type, message);
+    else if (pass_room_rate(node, type, message))
+        deliver(node, workers, message);
     message_unref(message);
 }
 
@@ -382,6 +395,7 @@ void dispatch_expire_rates(struct node *node)
     uint32_t now = (uint32_t)uv_now(&node->loop);
     limiter_expire(&node->user_rates, now, LOOKS);
     limiter_expire(&node->room_rates, now, LOOKS);
+    sampler_expire(&node->sampler, uv_now(&node->loop), LOOKS);
     metric_set(&node->metrics.rate_entries,
                node->user_rates.entries.count + node->room_rates.entries.count);
 }

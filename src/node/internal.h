@@ -19,6 +19,7 @@
 #include "node/node.h"
 #include "policy/limiter.h"
 #include "policy/merge.h"
+#include "policy/sample.h"
 #include "policy/totals.h"
 #include "worker/worker.h"
 
@@ -92,8 +93,9 @@ struct node {
     struct merger downs;
     struct totals totals; /* without Redis */
     uint64_t merge_number;
-    char run[17];        /* tells batches of this process from those of any other */
-    bool merge_stopping; /* windows end at once, then node_merged() */
+    char run[17];           /* tells batches of this process from those of any other */
+    bool merge_stopping;    /* windows end at once, then node_merged() */
+    struct sampler sampler; /* of rooms with more messages than limits.room_rate */
     struct limiter user_rates;
     struct limiter room_rates;
     struct map rooms;

@@ -435,6 +435,7 @@ int node_run(struct conf *conf, const struct node_options *options)
     list_init(&node->queries);
     list_init(&node->questions);
     node->question_id = random_seed();
+    sampler_init(&node->sampler);
     limiter_init(&node->user_rates);
     limiter_init(&node->room_rates);
     mailbox_init(&node->mailbox);
@@ -445,6 +446,7 @@ int node_run(struct conf *conf, const struct node_options *options)
     listen_release(&node->listeners);
     dispatch_free_rooms(node);
     merges_fini(node);
+    sampler_fini(&node->sampler);
     limiter_fini(&node->user_rates);
     limiter_fini(&node->room_rates);
     uv_loop_close(&node->loop);

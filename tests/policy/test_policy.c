@@ -8,5 +8,6 @@ int main(void)
     int failed = run_rates_tests();
     failed += run_limiter_tests();
     failed += run_merge_tests();
+    failed += run_sample_tests();
     return failed ? 1 : 0;
 }
