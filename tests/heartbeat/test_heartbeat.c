@@ -1,3 +1,4 @@
+#include "heartbeat/test_heartbeat.h"
 #include "heartbeat/peer.h"
 
 #include <setjmp.h>
@@ -282,5 +283,6 @@ int main(void)
         cmocka_unit_test(check__never_asks_for_a_look_at_once),
         cmocka_unit_test(check__spreads_peers_that_came_at_the_same_time),
     };
-    return cmocka_run_group_tests_name("heartbeat", tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("heartbeat", tests, NULL, NULL);
+    return failed + run_networks_tests();
 }

@@ -1,0 +1,254 @@
+#include "heartbeat/crowd.h"
+#include "heartbeat/test_heartbeat.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+enum { SEEDS = 20, MINUTE_MS = 60000, HOUR = 60 * MINUTE_MS };
+
+static const struct halley_networks_policy policy = {
+    .safe_ms = CROWD_SAFE_MS, .max_ms = 600000, .back_ms = CROWD_TIMEOUT_MS + 60000, .entries = 16};
+
+static struct crowd crowd_of(uint32_t forgets_ms, unsigned seed)
+{
+    return (struct crowd){.viewers = 1000,
+                          .forgets_ms = forgets_ms,
+                          .away_per_hour = 5,
+                          .seed = seed + 1,
+                          .prefix = 0xffff0a000000 + seed,
+                          .clock_start = seed % 2 ? 0 : UINT32_MAX - 30 * MINUTE_MS,
+                          .policy = policy};
+}
+
+static void assert_settled(const struct crowd *crowd, uint32_t forgets_ms)
+{
+    assert_in_range(crowd->shortest_ms, forgets_ms * 60ull / 100, forgets_ms * 95ull / 100);
+    assert_in_range(crowd->longest_ms, forgets_ms * 60ull / 100, forgets_ms * 95ull / 100);
+}
+
+/* Six hours with 1,000 viewers behind one NAT, of whom 5 % an hour go away by themselves. */
+static void settles(uint32_t forgets_ms, uint32_t sent_reset)
+{
+    uint32_t most_lost = 0;
+    uint64_t longest = 0;
+    for (unsigned seed = 0; seed < SEEDS; seed++) {
+        struct crowd crowd = crowd_of(forgets_ms, seed);
+        crowd.sent_reset = sent_reset;
+        crowd.lost_after_ms = 3 * HOUR;
+        crowd_play(&crowd, 6ull * HOUR);
+        assert_settled(&crowd, forgets_ms);
+        assert_in_range(crowd.lost, 1, 3);
+        assert_int_equal(crowd.lost_late, 0);
+        assert_int_equal(crowd.fell, 0);
+        assert_true(crowd.away > 200);
+        most_lost = crowd.lost > most_lost ? crowd.lost : most_lost;
+        longest = crowd.last_lost_ms > longest ? crowd.last_lost_ms : longest;
+        if (seed == 0)
+            print_message("# forgets after %u s: told %u to %u s", forgets_ms / 1000,
+                          crowd.shortest_ms / 1000, crowd.longest_ms / 1000);
+    }
+    print_message(", %u lost at most, learned within %u min\n", most_lost,
+                  (unsigned)(longest / MINUTE_MS));
+}
+
+static void nat__of_45_seconds_is_learned(void **state)
+{
+    (void)state;
+    settles(45000, 0);
+    settles(45000, 1);
+}
+
+static void nat__of_90_seconds_is_learned(void **state)
+{
+    (void)state;
+    settles(90000, 0);
+    settles(90000, 1);
+}
+
+static void nat__of_180_seconds_is_learned(void **state)
+{
+    (void)state;
+    settles(180000, 0);
+    settles(180000, 1);
+}
+
+static void nat__of_300_seconds_is_learned(void **state)
+{
+    (void)state;
+    settles(300000, 0);
+    settles(300000, 1);
+}
+
+static void no_nat__climbs_to_max_and_loses_nobody(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < SEEDS; seed++) {
+        struct crowd crowd = crowd_of(UINT32_MAX, seed);
+        crowd.policy.max_ms = 300000;
+        crowd_play(&crowd, 4ull * HOUR);
+        assert_int_equal(crowd.lost, 0);
+        assert_int_equal(crowd.fell, 0);
+        assert_in_range(crowd.shortest_ms, 200000, 300000);
+        assert_in_range(crowd.longest_ms, 200000, 300000);
+    }
+}
+
+/* A room that never falls silent keeps the NAT's memory fresh: nothing is learned, and nothing lost. */
+static void busy_room__teaches_nothing(void **state)
+{
+    (void)state;
+    struct crowd crowd = crowd_of(45000, 1);
+    crowd.talk_every_ms = 10000;
+    crowd_play(&crowd, 2ull * HOUR);
+    assert_int_equal(crowd.lost, 0);
+    /* Nobody is told more than the scout's first try. */
+    assert_in_range(crowd.longest_ms, CROWD_SAFE_MS, CROWD_SAFE_MS * 135 / 100);
+}
+
+/* Everybody is cut off at once and comes back: no NAT forgot anything, but that is how it looks. The interval falls back, and climbs again. */
+static void outage__is_recovered_from(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < 5; seed++) {
+        struct crowd crowd = crowd_of(180000, seed);
+        crowd.outage_at_ms = 4ull * HOUR + seed * 1234;
+        crowd_play(&crowd, 8ull * HOUR);
+        assert_settled(&crowd, 180000);
+        assert_in_range(crowd.fell, 0, 1);
+        assert_in_range(crowd.lost, 1, 6);
+    }
+}
+
+/* The NAT begins to forget sooner than it did: the network falls back at once, and learns anew. */
+static void nat__that_forgets_sooner_is_learned_anew(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < 5; seed++) {
+        struct crowd crowd = crowd_of(300000, seed);
+        crowd.forgets_less_at_ms = 4ull * HOUR;
+        crowd.forgets_then_ms = 90000;
+        crowd.lost_after_ms = 8 * HOUR;
+        crowd_play(&crowd, 9ull * HOUR);
+        assert_settled(&crowd, 90000);
+        assert_in_range(crowd.fell, 1, 3);
+        assert_int_equal(crowd.lost_late, 0);
+    }
+}
+
+static struct halley_pulse pulse_in(struct halley_networks *networks, uint64_t prefix,
+                                    uint32_t session, uint32_t now_ms)
+{
+    struct halley_pulse pulse = {.session = session};
+    (void)halley_pulse_start(networks, &pulse, &policy, prefix, HALLEY_HINT_NONE, now_ms);
+    return pulse;
+}
+
+static void viewer__without_session_is_never_a_scout(void **state)
+{
+    (void)state;
+    struct halley_networks *networks = halley_networks_create();
+    struct halley_pulse with = pulse_in(networks, 1, 77, 0);
+    struct halley_pulse without = pulse_in(networks, 1, 0, 0);
+    assert_int_equal(halley_pulse_next(&without, &policy, 0, 5), CROWD_SAFE_MS);
+    assert_int_equal(halley_pulse_next(&with, &policy, 0, 5), 33700);
+    assert_int_equal(halley_pulse_next(&without, &policy, 0, 5), CROWD_SAFE_MS);
+    halley_pulse_end(networks, &with, 0);
+    halley_pulse_end(networks, &without, 0);
+    struct halley_pulse alone = pulse_in(networks, 2, 0, 0);
+    assert_null(alone.network);
+    halley_networks_destroy(networks);
+}
+
+static void viewer__that_is_fixed_follows_only(void **state)
+{
+    (void)state;
+    struct halley_networks *networks = halley_networks_create();
+    struct halley_pulse scout = pulse_in(networks, 1, 77, 0);
+    struct halley_pulse fixed = {.session = 78, .fixed = true};
+    (void)halley_pulse_start(networks, &fixed, &policy, 1, HALLEY_HINT_NONE, 0);
+    assert_int_equal(halley_pulse_next(&fixed, &policy, 0, 5), CROWD_SAFE_MS);
+    (void)halley_pulse_next(&scout, &policy, 0, 0);
+    for (int i = 0; i < 3; i++)
+        halley_pulse_heard(networks, &scout, &policy, 33700, 40000u * (uint32_t)(i + 1));
+    assert_int_equal(halley_pulse_held_ms(&fixed, &policy), 33750);
+    for (uint32_t random = 0; random < 5000; random++)
+        assert_in_range(halley_pulse_next(&fixed, &policy, 130000, random), 28800, 30375);
+    halley_pulse_end(networks, &scout, 0);
+    halley_pulse_end(networks, &fixed, 0);
+    halley_networks_destroy(networks);
+}
+
+static void networks__beyond_entries_are_told_the_safe_interval(void **state)
+{
+    (void)state;
+    struct halley_networks *networks = halley_networks_create();
+    struct halley_pulse pulses[17];
+    for (uint32_t i = 0; i < 17; i++)
+        pulses[i] = pulse_in(networks, i, 5, 0);
+    assert_int_equal(halley_networks_count(networks), 16);
+    assert_null(pulses[16].network);
+    assert_int_equal(halley_pulse_next(&pulses[16], &policy, 0, 0), CROWD_SAFE_MS);
+    /* One that nobody is in any more gives way. */
+    halley_pulse_end(networks, &pulses[3], 10);
+    pulses[16] = pulse_in(networks, 16, 5, 20);
+    assert_non_null(pulses[16].network);
+    for (uint32_t i = 0; i < 17; i++)
+        halley_pulse_end(networks, &pulses[i], 30);
+    assert_int_equal(halley_networks_count(networks), 16);
+    halley_networks_expire(networks, 86400000, 100);
+    assert_int_equal(halley_networks_count(networks), 16);
+    halley_networks_expire(networks, 86400031, 100);
+    assert_int_equal(halley_networks_count(networks), 0);
+    halley_networks_destroy(networks);
+}
+
+static void networks__are_kept_apart_by_hint(void **state)
+{
+    (void)state;
+    struct halley_networks *networks = halley_networks_create();
+    struct halley_pulse wifi = {.session = 1};
+    struct halley_pulse cell = {.session = 2};
+    (void)halley_pulse_start(networks, &wifi, &policy, 1, HALLEY_HINT_WIFI, 0);
+    (void)halley_pulse_start(networks, &cell, &policy, 1, HALLEY_HINT_CELL, 0);
+    assert_ptr_not_equal(wifi.network, cell.network);
+    halley_pulse_end(networks, &wifi, 0);
+    halley_pulse_end(networks, &cell, 0);
+    halley_networks_destroy(networks);
+}
+
+static void max__not_above_safe_switches_off(void **state)
+{
+    (void)state;
+    struct halley_networks *networks = halley_networks_create();
+    struct halley_networks_policy off = policy;
+    off.max_ms = off.safe_ms;
+    struct halley_pulse pulse = {.session = 1};
+    (void)halley_pulse_start(networks, &pulse, &off, 1, HALLEY_HINT_NONE, 0);
+    assert_null(pulse.network);
+    assert_int_equal(halley_pulse_next(&pulse, &off, 0, 7), CROWD_SAFE_MS);
+    halley_networks_destroy(networks);
+}
+
+int run_networks_tests(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nat__of_45_seconds_is_learned),
+        cmocka_unit_test(nat__of_90_seconds_is_learned),
+        cmocka_unit_test(nat__of_180_seconds_is_learned),
+        cmocka_unit_test(nat__of_300_seconds_is_learned),
+        cmocka_unit_test(no_nat__climbs_to_max_and_loses_nobody),
+        cmocka_unit_test(busy_room__teaches_nothing),
+        cmocka_unit_test(outage__is_recovered_from),
+        cmocka_unit_test(nat__that_forgets_sooner_is_learned_anew),
+        cmocka_unit_test(viewer__without_session_is_never_a_scout),
+        cmocka_unit_test(viewer__that_is_fixed_follows_only),
+        cmocka_unit_test(networks__beyond_entries_are_told_the_safe_interval),
+        cmocka_unit_test(networks__are_kept_apart_by_hint),
+        cmocka_unit_test(max__not_above_safe_switches_off),
+    };
+    return cmocka_run_group_tests_name("networks", tests, NULL, NULL);
+}
