@@ -29,9 +29,10 @@ struct halley_network;
 enum halley_hint { HALLEY_HINT_NONE, HALLEY_HINT_WIFI, HALLEY_HINT_CELL };
 
 struct halley_networks_policy {
-    uint32_t safe_ms; /* where every network starts; nothing is told below it */
-    uint32_t max_ms;  /* nothing is told above it; not more than safe_ms: nothing is learned */
-    uint32_t back_ms; /* a session whose ping is missing must be back so soon to count as lost */
+    uint32_t safe_ms;  /* where every network starts; nothing is told below it but … */
+    uint32_t brief_ms; /* … this, to who asked for it; no more than safe_ms counts */
+    uint32_t max_ms;   /* nothing is told above it; not more than safe_ms: nothing is learned */
+    uint32_t back_ms;  /* a session whose ping is missing must be back so soon to count as lost */
     uint32_t entries;
 };
 
@@ -40,8 +41,9 @@ struct halley_pulse {
     struct halley_network *network;
     uint32_t session; /* hash of user and session; 0: it has none, and can't be a scout */
     uint16_t told_ds; /* the interval that it goes by, in tenths of a second */
-    bool fixed;       /* it can't be told another one: never a scout */
-    bool missed;      /* it was asked, and has not answered yet */
+    bool fixed : 1;   /* it can't be told another one: never a scout */
+    bool brief : 1;   /* it asked for short intervals: teaches nothing, follows nobody */
+    bool missed : 1;  /* it was asked, and has not answered yet */
 };
 
 enum halley_loss {
@@ -63,7 +65,7 @@ void halley_networks_restart(struct halley_networks *networks);
 /* Forgets networks that nobody was in for a day; looks at up to `most` of them. */
 void halley_networks_expire(struct halley_networks *networks, uint32_t now_ms, uint32_t most);
 
-/* A viewer came. The pulse's session and `fixed` are set; prefix: the network part of its address. A network is made only for one that
+/* A viewer came. The pulse's session, `fixed` and `brief` are set; prefix: the network part of its address. A network is made only for one that
  * may be a scout. Returns what its coming back says of its last connection. */
 enum halley_loss halley_pulse_start(struct halley_networks *networks, struct halley_pulse *pulse,
                                     const struct halley_networks_policy *policy, uint64_t prefix,
@@ -81,8 +83,12 @@ void halley_pulse_heard(struct halley_networks *networks, struct halley_pulse *p
                         const struct halley_networks_policy *policy, uint32_t idle_ms,
                         uint32_t now_ms);
 
-/* The interval that the viewer is to go by from now on, in milliseconds; kept in told_ds. It may become the scout, unless it is fixed.
- * random: any 32 bits, for the jitter, which only shortens. */
+/* The interval that the viewer is to go by from the start, in milliseconds; kept in told_ds. random: any 32 bits, for the jitter, which
+ * only shortens. */
+uint32_t halley_pulse_settle(struct halley_pulse *pulse,
+                             const struct halley_networks_policy *policy, uint32_t random);
+
+/* The same, for one that has shown that it lives: it may become the scout, unless it is fixed. */
 uint32_t halley_pulse_next(struct halley_pulse *pulse, const struct halley_networks_policy *policy,
                            uint32_t now_ms, uint32_t random);
 

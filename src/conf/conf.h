@@ -106,6 +106,10 @@ struct conf {
     struct {
         uint32_t interval_ms;
         uint32_t timeout_ms;
+        bool adaptive;
+        uint32_t max_ms;
+        uint32_t foreground_ms;
+        uint32_t networks; /* of one worker */
     } heartbeat;
     struct {
         uint32_t connections; /* viewers of the node; 0: from the file limit */

@@ -20,7 +20,8 @@ enum {
     MERGE_WAITING_BYTES = 48,   /* a send of one that waits for its ack */
     REQUEST_BYTES = 32768,      /* libmicrohttpd's memory for one connection */
     MAILBOX_SLOT_BYTES = 8,
-    ADDRESS_BYTES = 56, /* struct peer, its share of the table, malloc */
+    ADDRESS_BYTES = 56,  /* struct peer, its share of the table, malloc */
+    NETWORK_BYTES = 136, /* struct halley_network, its share of the table, malloc */
     BROKER_CONNECTIONS = 3
 };
 
@@ -98,6 +99,9 @@ static void viewers(struct sum *sum, const struct conf *conf, uint64_t connectio
          "connections x limits.head_bytes");
     line(sum, "addresses", times(times(workers, conf->limits.addresses), ADDRESS_BYTES),
          "%" PRIu64 " workers x limits.addresses x %d B", workers, ADDRESS_BYTES);
+    if (conf->heartbeat.adaptive)
+        line(sum, "networks", times(times(workers, conf->heartbeat.networks), NETWORK_BYTES),
+             "%" PRIu64 " workers x heartbeat.networks x %d B", workers, NETWORK_BYTES);
     line(sum, "open messages",
          times(times(workers, conf->limits.open_messages),
                plus(conf->limits.message_bytes, OPEN_MESSAGE_BYTES)),

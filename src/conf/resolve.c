@@ -217,6 +217,24 @@ static void warn_times(struct load *load)
     buf_fini(&why);
 }
 
+/* What is learned of a network is right only where its viewers come back to the worker that missed them. */
+static void warn_adaptive(struct load *load)
+{
+    const struct conf *conf = load->conf;
+    struct load_slot adaptive = slot_of(load, "heartbeat", NULL, "adaptive");
+    struct load_slot max = slot_of(load, "heartbeat", NULL, "max");
+    if (!conf->heartbeat.adaptive)
+        return;
+    if (is_given(&adaptive) && conf->server.workers > 1 &&
+        (conf->server.accept == ACCEPT_SPREAD || conf->server.share_port))
+        load_tell(load, load->warnings, &adaptive, NULL,
+                  BYTES_LIT("has no effect with several workers unless server.accept = ip-hash and "
+                            "server.share_port = no: a viewer comes back to any worker"));
+    if (is_given(&max) && conf->heartbeat.max_ms <= conf->heartbeat.interval_ms)
+        load_tell(load, load->warnings, &max, NULL,
+                  BYTES_LIT("has no effect: it is not above heartbeat.interval"));
+}
+
 static void warn_sizes(struct load *load)
 {
     struct conf *conf = load->conf;
@@ -248,5 +266,6 @@ void load_resolve(struct load *load)
     types_index(load->conf);
     warn_open(load);
     warn_times(load);
+    warn_adaptive(load);
     warn_sizes(load);
 }

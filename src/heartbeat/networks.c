@@ -262,7 +262,7 @@ enum halley_loss halley_pulse_start(struct halley_networks *networks, struct hal
 {
     pulse->missed = false;
     pulse->network = NULL;
-    if (policy->max_ms <= policy->safe_ms)
+    if (policy->max_ms <= policy->safe_ms || pulse->brief)
         return HALLEY_LOSS_NONE;
     struct halley_network *network = find(networks, prefix, hint);
     if (!network && pulse->session != 0 && !pulse->fixed)
@@ -364,21 +364,32 @@ static bool becomes_scout(struct halley_pulse *pulse, const struct halley_networ
     return true;
 }
 
+static uint32_t tell(struct halley_pulse *pulse, uint32_t ms)
+{
+    pulse->told_ds = (uint16_t)(ms / 100);
+    return halley_pulse_told_ms(pulse);
+}
+
+uint32_t halley_pulse_settle(struct halley_pulse *pulse,
+                             const struct halley_networks_policy *policy, uint32_t random)
+{
+    uint32_t told = policy->safe_ms;
+    if (pulse->brief)
+        return tell(pulse, least(policy->brief_ms, policy->safe_ms));
+    if (pulse->network && pulse->network->held > 0) {
+        told = level_ms(policy, pulse->network->held) / 10 * 9;
+        told -= random % (told / 20 + 1);
+        told = most(least(told, policy->max_ms), policy->safe_ms);
+    }
+    return tell(pulse, told);
+}
+
 uint32_t halley_pulse_next(struct halley_pulse *pulse, const struct halley_networks_policy *policy,
                            uint32_t now_ms, uint32_t random)
 {
-    uint32_t told = policy->safe_ms;
-    if (pulse->network && policy->max_ms > policy->safe_ms) {
-        if (!pulse->fixed && becomes_scout(pulse, policy, now_ms)) {
-            told = tried_ms(pulse->network, policy);
-        } else if (pulse->network->held > 0) {
-            told = level_ms(policy, pulse->network->held) / 10 * 9;
-            told -= random % (told / 20 + 1);
-        }
-    }
-    told = most(least(told, policy->max_ms), policy->safe_ms);
-    pulse->told_ds = (uint16_t)(told / 100);
-    return halley_pulse_told_ms(pulse);
+    if (pulse->network && !pulse->fixed && becomes_scout(pulse, policy, now_ms))
+        return tell(pulse, tried_ms(pulse->network, policy));
+    return halley_pulse_settle(pulse, policy, random);
 }
 
 void halley_pulse_asked(struct halley_networks *networks, struct halley_pulse *pulse,

@@ -134,10 +134,19 @@ enum drop_reason {
     X(memory_codec, GAUGE, "halley_memory_bytes", "kind=\"codec\"", "")                            \
     X(memory_queues, GAUGE, "halley_memory_bytes", "kind=\"queues\"", "")                          \
     X(memory_addresses, GAUGE, "halley_memory_bytes", "kind=\"addresses\"", "")                    \
+    X(memory_networks, GAUGE, "halley_memory_bytes", "kind=\"networks\"", "")                      \
     X(addresses, GAUGE, "halley_addresses", "",                                                    \
       "Addresses that are kept count of (limits.addresses per worker).")                           \
     X(addresses_uncounted, COUNTER, "halley_addresses_uncounted_total", "",                        \
       "Connections let in without a look at their address: the table was full.")                   \
+    X(networks, GAUGE, "halley_networks", "",                                                      \
+      "Networks whose idle time is being learned (heartbeat.networks per worker).")                \
+    X(network_scouts, COUNTER, "halley_network_losses_total", "kind=\"scout\"",                    \
+      "Viewers that came back because a silent connection was forgotten: the scout of its "        \
+      "network, "                                                                                  \
+      "one that made the network fall back, one that others' survival outweighs.")                 \
+    X(network_falls, COUNTER, "halley_network_losses_total", "kind=\"fell\"", "")                  \
+    X(network_doubts, COUNTER, "halley_network_losses_total", "kind=\"doubted\"", "")              \
     X(loop_turns, COUNTER, "halley_loop_turns_total", "", "Turns of the workers' loops.")
 
 /* Histogram bounds in microseconds; the last bucket is +Inf. */

@@ -331,7 +331,7 @@ static void pong(struct worker *worker, struct viewer *viewer, const struct inte
     struct reply reply = {.kind = REPLY_PONG,
                           .ref = intent->ref,
                           .time_ms = clock_unix_ms(),
-                          .interval_ms = worker->conf->heartbeat.interval_ms};
+                          .interval_ms = pulse_next(worker, viewer)};
     metric_add(&worker->metrics.pings_in, 1);
     reply_send(worker, viewer, &reply);
 }

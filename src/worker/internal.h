@@ -8,6 +8,7 @@
  *      sweep.c     who is served when             flush.c    what one viewer gets in a write
  *      write.c     bytes out, little of them unsent in the kernel
  *      users.c     all connections of one user
+ *      pulse.c     intervals that networks allow
  *      query.c     operators' questions           loop.c     handles, mailboxes, turns
  *
  * Threads:   the worker's thread (checked at the entries).
@@ -24,6 +25,7 @@
 #include "base/wheel.h"
 #include "halley/heartbeat.h"
 #include "halley/lanes.h"
+#include "halley/networks.h"
 #include "policy/merge.h"
 #include "protocol/adapter.h"
 #include "worker/worker.h"
@@ -98,6 +100,7 @@ struct viewer {
     uint32_t due_ms; /* of the timer */
     uint32_t written_ms;
     struct halley_heartbeat beat;
+    struct halley_pulse pulse;
     struct bucket message_rate;
     struct bucket join_rate;
     struct bucket bad_rate;
@@ -122,7 +125,7 @@ struct member {
     };
 };
 
-_Static_assert(sizeof(struct viewer) <= 184,
+_Static_assert(sizeof(struct viewer) <= 200,
                "a viewer's byte budget: what one chunk of malloc holds");
 _Static_assert(sizeof(struct member) <= 40, "a membership's byte budget");
 
@@ -197,6 +200,8 @@ struct worker {
     int epoll_fd;
     int spare_fd;
     struct peers peers;
+    struct halley_networks *networks;
+    struct halley_networks_policy networks_policy;
     struct network trusted[CONF_LISTEN_MAX]; /* limits.trusted, parsed */
     uint32_t trusted_count;
     struct parting *partings; /* a ring of worker_setup.partings: turnaway.c */
@@ -214,10 +219,8 @@ struct worker {
     uint64_t rates_bytes;  /* of all viewers' rates */
     uint64_t next_id;
     uint64_t
-        promised_id; /* viewers up to this one came under an earlier conf, whose heartbeat they keep: */
-    uint32_t promised_least_ms;    /* shortest interval, */
-    uint32_t promised_interval_ms; /* longest interval */
-    uint32_t promised_timeout_ms;  /* and longest timeout that any of them was told */
+        promised_id; /* viewers up to this one came under an earlier conf, whose timeout they keep: */
+    uint32_t promised_timeout_ms; /* the longest timeout that any of them was told */
     struct map users;
     struct buf found; /* of users_find() */
     struct link dirty;
@@ -310,6 +313,18 @@ void viewer_feed(struct worker *worker, struct viewer *viewer, struct bytes byte
 /* timers.c */
 void viewer_on_timer(struct worker *worker, struct viewer *viewer);
 void viewer_set_timer(struct worker *worker, struct viewer *viewer, uint32_t in_ms);
+
+/* pulse.c */
+void pulse_take_conf(struct worker *worker, const struct conf *earlier); /* NULL: the first one */
+/* The viewer's protocol and user are set; session: may be empty. Before its opening frames. */
+void pulse_begin(struct worker *worker, struct viewer *viewer, struct bytes session,
+                 enum halley_hint hint, bool brief);
+void pulse_end(struct worker *worker, struct viewer *viewer);
+void pulse_heard(struct worker *worker, struct viewer *viewer); /* before the beat is told */
+void pulse_asked(struct worker *worker, struct viewer *viewer);
+/* What a native viewer is to go by from now on. */
+uint32_t pulse_next(struct worker *worker, struct viewer *viewer);
+void pulse_tick(struct worker *worker);
 
 /* welcome.c */
 void welcome(struct worker *worker, struct viewer *viewer, const struct head *head);

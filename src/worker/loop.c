@@ -70,23 +70,21 @@ static void tell_kind(struct worker *worker, enum command_kind kind, void *objec
     worker_tell_node(worker, command);
 }
 
-/* What viewers were told when they came stands, whatever the next conf says. */
+/* What viewers were told when they came stands, whatever the next conf says; the interval is kept with each. */
 static void keep_promises(struct worker *worker, const struct conf *earlier)
 {
-    uint32_t interval = earlier->heartbeat.interval_ms;
-    if (worker->promised_id == 0 || interval < worker->promised_least_ms)
-        worker->promised_least_ms = interval;
-    worker->promised_interval_ms = most(worker->promised_interval_ms, interval);
     worker->promised_timeout_ms = most(worker->promised_timeout_ms, earlier->heartbeat.timeout_ms);
     worker->promised_id = worker->next_id;
 }
 
 static void take_conf(struct worker *worker, struct conf *conf)
 {
-    if (worker->conf)
-        keep_promises(worker, worker->conf);
-    conf_unref(worker->conf);
+    struct conf *earlier = worker->conf;
+    if (earlier)
+        keep_promises(worker, earlier);
     worker->conf = conf;
+    pulse_take_conf(worker, earlier);
+    conf_unref(earlier);
     for (int lane = 0; lane < HALLEY_LANES; lane++) {
         const struct conf_lane *from = &conf->lanes[lane];
         worker->policies[lane] =
@@ -121,6 +119,8 @@ static void update_gauges(struct worker *worker)
     metric_set(&worker->metrics.memory_codec, codec_pool_bytes(worker->codecs));
     metric_set(&worker->metrics.addresses, worker->peers.map.count);
     metric_set(&worker->metrics.memory_addresses, peers_memory(&worker->peers));
+    metric_set(&worker->metrics.networks, halley_networks_count(worker->networks));
+    metric_set(&worker->metrics.memory_networks, halley_networks_memory(worker->networks));
 }
 
 /* glibc keeps what was freed: after most viewers left, pages go back to the system. */
@@ -191,6 +191,7 @@ static void on_tick(uv_timer_t *timer)
     }
     turn_away_tick(worker);
     peers_expire(&worker->peers, worker->now_ms, ADDRESSES_PER_TICK);
+    pulse_tick(worker);
     if (worker->stopping)
         stop_some(worker);
 }
@@ -383,12 +384,13 @@ static int init(struct worker *worker, const struct worker_setup *setup)
     halley_lanes_rest_init(&none, worker->now_ms);
     halley_lanes_init(&worker->all.lanes, &none);
     sweep_init(&worker->all);
+    worker->networks = halley_networks_create();
     take_conf(worker, conf_ref(setup->conf));
     worker->receive = malloc(RECEIVE_BYTES);
     error = turn_away_init(worker);
     for (int lane = 0; lane < LANE_COUNT; lane++)
         error |= ring_init(&worker->lanes[lane], setup->conf->limits.mailbox);
-    return error || !worker->receive || !worker->codecs ? UV_ENOMEM : 0;
+    return error || !worker->receive || !worker->codecs || !worker->networks ? UV_ENOMEM : 0;
 }
 
 int worker_create(struct worker **out, const struct worker_setup *setup)
@@ -484,6 +486,7 @@ void worker_join(struct worker *worker)
     map_fini(&worker->users);
     map_fini(&worker->rooms);
     peers_fini(&worker->peers);
+    halley_networks_destroy(worker->networks);
     codec_pool_destroy(worker->codecs);
     for (int e = 0; e < ENCODING_COUNT; e++)
         buf_fini(&worker->scratch[e]);

@@ -120,6 +120,7 @@ static void on_head_bytes(struct worker *worker, struct viewer *viewer, struct b
 static void on_bytes(struct worker *worker, struct viewer *viewer, struct bytes in)
 {
     metric_add(&worker->metrics.bytes_in, in.len);
+    pulse_heard(worker, viewer);
     halley_heartbeat_heard(&viewer->beat, worker->now_ms);
     switch ((enum viewer_state)viewer->state) {
     case VIEWER_HANDSHAKE:

@@ -16,16 +16,10 @@ static struct halley_heartbeat_policy beat_policy(const struct worker *worker,
     struct halley_heartbeat_policy policy = {
         .style = viewer_adapter(viewer) ? styles[viewer_adapter(viewer)->heartbeat]
                                         : HALLEY_HEARTBEAT_NATIVE,
-        .interval_ms = worker->conf->heartbeat.interval_ms,
+        .interval_ms = halley_pulse_told_ms(&viewer->pulse),
         .timeout_ms = worker->conf->heartbeat.timeout_ms};
-    if (viewer->id > worker->promised_id)
-        return policy;
-    policy.timeout_ms = most(policy.timeout_ms, worker->promised_timeout_ms);
-    if (policy.style ==
-        HALLEY_HEARTBEAT_SERVER) /* the gateway pings as often as the most impatient one expects it */
-        policy.interval_ms = least(policy.interval_ms, worker->promised_least_ms);
-    else
-        policy.interval_ms = most(policy.interval_ms, worker->promised_interval_ms);
+    if (viewer->id <= worker->promised_id)
+        policy.timeout_ms = most(policy.timeout_ms, worker->promised_timeout_ms);
     return policy;
 }
 
@@ -68,8 +62,11 @@ static uint32_t check_upgraded(struct worker *worker, struct viewer *viewer)
         viewer_close(worker, viewer, CLOSE_HEARTBEAT);
         return 0;
     }
-    if (verdict.action == HALLEY_HEARTBEAT_PING)
+    if (verdict.action == HALLEY_HEARTBEAT_PING) {
+        if (policy.style == HALLEY_HEARTBEAT_NATIVE)
+            pulse_asked(worker, viewer);
         send_ping(worker, viewer);
+    }
     if (policy.style == HALLEY_HEARTBEAT_SERVER && verdict.next_ms > 4 * TICK_MS)
         verdict.next_ms -=
             2 * TICK_MS; /* the wheel may be late by two ticks; a promised ping may not */

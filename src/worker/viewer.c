@@ -191,6 +191,7 @@ void viewer_destroy(struct worker *worker, struct viewer *viewer)
     viewer->user = NULL;
     peers_leave(&worker->peers, viewer->peer);
     viewer->peer = NULL;
+    pulse_end(worker, viewer);
     close(viewer->fd);
     viewer->fd = -1;
     list_remove(&viewer->link);
@@ -270,6 +271,7 @@ void viewer_begin_closing(struct worker *worker, struct viewer *viewer, enum clo
     }
     if (viewer->state == VIEWER_OPEN && viewer_adapter(viewer))
         worker->open_encoded[viewer_adapter(viewer)->encoding]--;
+    pulse_end(worker, viewer);
     viewer_set_state(worker, viewer, VIEWER_CLOSING);
     viewer_set_timer(worker, viewer, CLOSE_LINGER_MS);
 }

@@ -83,6 +83,9 @@ struct wishes {
     char eio[4];
     char transport[16];
     bool refuse_close;
+    char session[ROOM_NAME_MAX + 1];
+    enum halley_hint hint;
+    bool foreground;
     const char *wrong; /* what is malformed; NULL: nothing */
 };
 
@@ -119,10 +122,12 @@ static void keep_user(struct wishes *wishes, struct bytes raw)
 
 static void check_session(struct wishes *wishes, struct bytes raw)
 {
-    char session[ROOM_NAME_MAX];
-    ssize_t len = query_decode(raw, session, sizeof(session));
-    if (len < 0 || !name_is_room(bytes_of(session, (size_t)len)))
+    ssize_t len = query_decode(raw, wishes->session, ROOM_NAME_MAX);
+    if (len < 0 || !name_is_room(bytes_of(wishes->session, (size_t)len))) {
         wishes->wrong = "session: 1 to 64 bytes of A-Z a-z 0-9 _ . : - are allowed";
+        len = 0;
+    }
+    wishes->session[len] = '\0';
 }
 
 static void read_query(struct bytes query, struct wishes *wishes)
@@ -140,6 +145,12 @@ static void read_query(struct bytes query, struct wishes *wishes)
             keep_text(raw, wishes->eio, sizeof(wishes->eio));
         else if (bytes_is(name, "transport"))
             keep_text(raw, wishes->transport, sizeof(wishes->transport));
+        else if (bytes_is(name, "net"))
+            wishes->hint = bytes_is(raw, "wifi")   ? HALLEY_HINT_WIFI
+                           : bytes_is(raw, "cell") ? HALLEY_HINT_CELL
+                                                   : HALLEY_HINT_NONE;
+        else if (bytes_is(name, "scene"))
+            wishes->foreground = bytes_is(raw, "foreground");
         else if (bytes_is(name, "refuse"))
             wishes->refuse_close = bytes_is(raw, "close");
     }
@@ -152,7 +163,7 @@ void welcome_opening(const struct worker *worker, const struct viewer *viewer,
     *opening = (struct opening){.connection = bytes_str(connection),
                                 .user = viewer_user(worker, viewer, user),
                                 .node = bytes_str(worker->conf->server.node),
-                                .interval_ms = worker->conf->heartbeat.interval_ms,
+                                .interval_ms = halley_pulse_told_ms(&viewer->pulse),
                                 .timeout_ms = worker->conf->heartbeat.timeout_ms,
                                 .max_payload = worker->conf->limits.message_bytes};
 }
@@ -211,6 +222,7 @@ static void refuse_by_connect(struct worker *worker, struct viewer *viewer, cons
     char user[USER_NAME_MAX + 1];
     struct opening opening;
     viewer_set_adapter(viewer, adapter);
+    pulse_begin(worker, viewer, (struct bytes){0}, HALLEY_HINT_NONE, false);
     struct buf *out = reply_begin(worker, viewer);
     append_switching(out, head);
     metric_add(&worker->metrics.handshakes[result], 1);
@@ -309,6 +321,7 @@ static void upgrade(struct worker *worker, struct viewer *viewer, const struct h
     }
     viewer_set_adapter(viewer, adapter);
     viewer->echo = !adapter;
+    pulse_begin(worker, viewer, bytes_str(wishes->session), wishes->hint, wishes->foreground);
     struct buf *out = reply_begin(worker, viewer);
     append_switching(out, head);
     metric_add(&worker->metrics.handshakes[HANDSHAKE_OK], 1);
@@ -327,7 +340,7 @@ static void upgrade(struct worker *worker, struct viewer *viewer, const struct h
     } else {
         halley_heartbeat_init(&viewer->beat, worker->now_ms);
         viewer_set_timer(worker, viewer,
-                         worker->conf->heartbeat.interval_ms /
+                         halley_pulse_told_ms(&viewer->pulse) /
                              2); /* the first look, at no cost to a storm */
         enter_rooms(worker, viewer, wishes);
     }

@@ -122,8 +122,8 @@ static void connect_phone(struct play *play, struct phone *phone, uint32_t sessi
     phone->state = PHONE_LIVES;
     phone->forgotten = false;
     phone->packet_ms = play->now_ms;
-    phone->interval_ms = halley_pulse_next(&phone->now.pulse, &play->crowd->policy, clock_of(play),
-                                           draw(play, INT32_MAX));
+    phone->interval_ms =
+        halley_pulse_settle(&phone->now.pulse, &play->crowd->policy, draw(play, INT32_MAX));
     put(play, phone, play->now_ms + phone->interval_ms);
 }
 
