@@ -7,4 +7,5 @@
 #include "broker/broker.h"
 
 extern const struct broker_script script_merge;
+extern const struct broker_script script_publish;
 extern const struct broker_script script_queue;

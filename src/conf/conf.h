@@ -52,6 +52,7 @@ struct conf_type {
     uint32_t
         name_hash; /* derived from the name: tells types apart whatever their index after a reload */
     char queue[ROOM_NAME_MAX + 1]; /* of route = queue; empty: the type's name */
+    bool history;
 };
 
 /* The field that MERGE_SUM adds up. */
@@ -162,9 +163,16 @@ struct conf {
         uint32_t dedupe_ms;
         uint32_t max_length; /* entries of one stream */
     } queue;
+    struct {
+        uint32_t length; /* messages per room and lane */
+        uint32_t ttl_ms;
+        uint32_t dedupe_ms;
+        uint64_t memory; /* of memory: */
+    } history;
     struct conf_lane lanes[LANE_COUNT];
     uint32_t type_count;
     uint32_t limited_types;                 /* derived: how many have a rate */
+    uint32_t history_types;                 /* derived: how many have history */
     struct conf_type types[CONF_TYPES_MAX]; /* [0] is "*"; the rest in file order */
     uint8_t type_slots[CONF_TYPE_SLOTS];    /* of conf_type_find(): indexes by hash, 0 is free */
     _Atomic uint32_t refs;

@@ -166,6 +166,8 @@ static void broker(struct sum *sum, const struct conf *conf)
         line(sum, "broker",
              times(conf->broker.pending, conf->broker.message_bytes + FRAME_OVERHEAD_BYTES),
              "broker.pending x broker.message_bytes");
+        if (conf->history_types > 0)
+            line(sum, "history", conf->history.memory, "history.memory");
         return;
     }
     line(sum, "broker output", times(BROKER_CONNECTIONS, conf->broker.output_bytes),

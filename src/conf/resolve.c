@@ -171,6 +171,23 @@ static void check_queues(struct load *load)
     }
 }
 
+/* What is merged is no longer what was published and numbered. */
+static void check_history(struct load *load)
+{
+    for (uint32_t i = 0; i < load->conf->type_count; i++) {
+        const struct conf_type *type = &load->conf->types[i];
+        if (!type->history || strcmp(type->merge, "none") == 0)
+            continue;
+        struct load_slot slot = slot_of(load, "type", type->name, "history");
+        if (!is_given(&slot))
+            slot = slot_of(load, "type", "*", "history");
+        load_tell(load, load->errors, &slot, NULL,
+                  BYTES_LIT("a type that is merged has no history: set merge = none or history = "
+                            "no for it"));
+        return;
+    }
+}
+
 static void check_events(struct load *load)
 {
     struct load_slot slot = slot_of(load, "socketio", NULL, "leave_event");
@@ -259,6 +276,7 @@ void load_resolve(struct load *load)
     check_type_sizes(load);
     check_events(load);
     check_queues(load);
+    check_history(load);
     if (load->errors->len > load->errors_start)
         return;
     fill_workers(load->conf);

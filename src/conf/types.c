@@ -31,11 +31,13 @@ void types_index(struct conf *conf)
 {
     memset(conf->type_slots, 0, sizeof(conf->type_slots));
     conf->limited_types = 0;
+    conf->history_types = 0;
     for (uint32_t i = 0; i < conf->type_count; i++) {
         struct conf_type *type = &conf->types[i];
         type->name_hash = hash_name(bytes_str(type->name));
         type->merge_kind = merge_kind(type->merge);
         conf->limited_types += type->rate > 0;
+        conf->history_types += type->history;
         if (i == 0)
             continue; /* "*" is nobody's name */
         uint32_t slot = slot_of_hash(type->name_hash);

@@ -3,5 +3,5 @@
 
 #include "conf/conf.h"
 
-/* Fills what is derived from conf->types: type_slots, name_hash, merge_kind, limited_types. */
+/* Fills what is derived from conf->types: type_slots, name_hash, merge_kind, limited_types, history_types. */
 void types_index(struct conf *conf);

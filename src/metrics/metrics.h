@@ -191,6 +191,11 @@ struct worker_metrics {
       "Orders and questions received from other nodes and backends.")                              \
     X(orders_connections, COUNTER, "halley_orders_total", "op=\"connections\"", "")                \
     X(orders_answer, COUNTER, "halley_orders_total", "op=\"answer\"", "")                          \
+    X(history_added, COUNTER, "halley_history_published_total", "result=\"added\"",                \
+      "Publishes of types with history, by what became of them.")                                  \
+    X(history_repeats, COUNTER, "halley_history_published_total", "result=\"repeat\"", "")         \
+    X(history_duplicates, COUNTER, "halley_history_published_total", "result=\"duplicate\"", "")   \
+    X(history_failed, COUNTER, "halley_history_published_total", "result=\"unavailable\"", "")     \
     X(payload_bad, COUNTER, "halley_payloads_dropped_total", "reason=\"malformed\"",               \
       "Broker payloads that were dropped.")                                                        \
     X(payload_too_large, COUNTER, "halley_payloads_dropped_total", "reason=\"too_large\"", "")     \

@@ -13,11 +13,18 @@ static void answer_json(struct admin_request *request, int status, struct buf *b
     buf_fini(body);
 }
 
-void api_published(struct admin_request *request, int result)
+void api_published(struct admin_request *request, int result, struct bytes id)
 {
-    if (result == BROKER_OK)
-        admin_answer(request, 202, "application/json", BYTES_LIT("{\"id\":null,\"warnings\":[]}"),
-                     0);
+    struct buf body = {0};
+    if (result == BROKER_OK) {
+        buf_printf(&body,
+                   id.len > 0 ? "{\"id\":\"%.*s\",\"warnings\":[]}"
+                              : "{\"id\":null,\"warnings\":[]}",
+                   (int)id.len, id.data);
+        answer_json(request, 202, &body);
+    } else if (result == PUBLISH_ERR_DUPLICATE)
+        admin_answer_error(request, 409, "duplicate",
+                           "this key was published before with other content", 0);
     else if (result == BROKER_ERR_FULL)
         admin_answer_error(request, 503, "unavailable",
                            "too many publishes wait for the broker (broker.pending)", 1);
@@ -44,13 +51,6 @@ static bool refuse_body(struct node *node, struct admin_request *request, struct
         admin_answer_error(request, 400, "bad-name", envelope_error(error), 0);
         return true;
     }
-    struct json_field key = {.name = "key"};
-    if (json_object(body, depth, &key, 1) == JSON_OK && key.value.kind != JSON_ABSENT &&
-        key.value.kind != JSON_NULL) {
-        admin_answer_error(request, 400, "bad-message",
-                           "key works only for types with history, and no type has one", 0);
-        return true;
-    }
     uint16_t type = conf_type_find(node->conf, parts->type);
     if (type == 0) {
         admin_answer_error(request, 422, "unknown-type",
@@ -65,23 +65,50 @@ static bool refuse_body(struct node *node, struct admin_request *request, struct
     return false;
 }
 
+/* The optional member key; true when it was refused and the request answered. */
+static bool refuse_key(struct node *node, struct admin_request *request, struct bytes body,
+                       bool numbered, char *scratch, struct bytes *key)
+{
+    struct json_field field = {.name = "key"};
+    if (json_object(body, (int)node->conf->limits.json_depth, &field, 1) != JSON_OK ||
+        field.value.kind == JSON_ABSENT || field.value.kind == JSON_NULL)
+        return false;
+    if (!numbered) {
+        admin_answer_error(request, 400, "bad-message",
+                           "key works only for types with history, in rooms", 0);
+        return true;
+    }
+    if (json_text(field.value, scratch, ROOM_NAME_MAX, key) && name_is_room(*key))
+        return false;
+    admin_answer_error(request, 400, "bad-message",
+                       "key must be a string of 1 to 64 of A-Z a-z 0-9 _ . : -, or be left out", 0);
+    return true;
+}
+
 static void publish(void *ctx, struct admin_request *request, struct bytes room, struct bytes body)
 {
     struct node *node = ctx;
     struct message_scratch scratch;
     struct message_parts parts;
+    char key_text[ROOM_NAME_MAX];
+    struct bytes key = {0};
     if (refuse_body(node, request, body, &scratch, &parts))
+        return;
+    const struct conf_type *type = &node->conf->types[conf_type_find(node->conf, parts.type)];
+    bool history = type->history && room.len > 0;
+    if (refuse_key(node, request, body, history, key_text, &key))
         return;
     parts.id = (struct bytes){0}; /* ids are given, not taken */
     struct buf payload = {0};
     envelope_append(&payload, &parts);
-    enum lane lane = node->conf->types[conf_type_find(node->conf, parts.type)].lane;
-    int error = payload.failed
-                    ? BROKER_ERR_FULL
-                    : dispatch_publish_http(node, request, room, lane, buf_view(&payload));
+    struct numbered numbered = {room, type->lane, buf_view(&payload), key};
+    int error = payload.failed ? BROKER_ERR_FULL
+                : history
+                    ? history_publish_http(node, request, &numbered)
+                    : dispatch_publish_http(node, request, room, type->lane, buf_view(&payload));
     buf_fini(&payload);
     if (error)
-        api_published(request, error);
+        api_published(request, error, (struct bytes){0});
 }
 
 static void publish_user(void *ctx, struct admin_request *request, struct bytes user,
@@ -90,7 +117,9 @@ static void publish_user(void *ctx, struct admin_request *request, struct bytes 
     struct node *node = ctx;
     struct message_scratch scratch;
     struct message_parts parts;
-    if (refuse_body(node, request, body, &scratch, &parts))
+    struct bytes key = {0};
+    if (refuse_body(node, request, body, &scratch, &parts) ||
+        refuse_key(node, request, body, false, NULL, &key))
         return;
     parts.id = (struct bytes){0};
     struct buf payload = {0};
@@ -107,7 +136,7 @@ static void publish_user(void *ctx, struct admin_request *request, struct bytes 
     buf_fini(&envelope);
     buf_fini(&payload);
     if (error)
-        api_published(request, error);
+        api_published(request, error, (struct bytes){0});
 }
 
 /* How GET /v1/rooms is to be answered; kept with its query. */

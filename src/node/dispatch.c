@@ -311,7 +311,7 @@ void dispatch_settle(struct node *node, struct publish *publish, int result, str
     if (publish->merged)
         merge_up_settled(node, publish->merged, result);
     else if (publish->request)
-        api_published(publish->request, result);
+        api_published(publish->request, result, id);
     else
         answer_publish(node, publish, result, 0, id);
     free(publish);
@@ -319,8 +319,9 @@ void dispatch_settle(struct node *node, struct publish *publish, int result, str
 
 static void on_published(void *ctx, uint64_t token, int result)
 {
-    if (token != 0) /* else an order to a node */
-        dispatch_settle(ctx, (struct publish *)(uintptr_t)token, result, (struct bytes){0});
+    struct publish *publish = (struct publish *)(uintptr_t)token;
+    if (publish) /* else an order to a node */
+        dispatch_settle(ctx, publish, result, bytes_of(publish->message_id, publish->id_len));
 }
 
 static void on_pause_over(uv_timer_t *timer);
@@ -416,6 +417,10 @@ void dispatch_publish(struct node *node, const struct command *command)
     *publish = from;
     if (command->queued) {
         queue_append(node, command, publish);
+        return;
+    }
+    if (command->kept) {
+        history_publish_viewer(node, command, publish);
         return;
     }
     metric_add(&node->metrics.published_viewer, 1);

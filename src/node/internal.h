@@ -5,6 +5,7 @@
  *      users.c     messages, orders and questions about one user, over all nodes
  *      queue.c     viewers' messages into the streams of their queues
  *      merge.c     windows of merged types: merge_up.c before the broker, merge_down.c before the workers
+ *      publish.c   messages with history: numbered, kept, published
  *      api.c       what operators and backends ask over HTTP
  *
  * Threads:   the main thread.
@@ -17,6 +18,7 @@
 #include "metrics/metrics.h"
 #include "node/listen.h"
 #include "node/node.h"
+#include "policy/backlog.h"
 #include "policy/limiter.h"
 #include "policy/merge.h"
 #include "policy/sample.h"
@@ -58,6 +60,16 @@ struct publish {
     uint32_t slot;
     uint64_t id;
     struct intent_ref ref;
+    uint8_t id_len;
+    char message_id[HISTORY_ID_MAX]; /* of a message with history, with `memory:` */
+};
+
+/* A message with history before it has its number. */
+struct numbered {
+    struct bytes room;
+    enum lane lane;
+    struct bytes message; /* an envelope without id */
+    struct bytes key;     /* empty: none; unique over whose key it is */
 };
 
 struct node {
@@ -98,6 +110,7 @@ struct node {
     struct sampler sampler; /* of rooms with more messages than limits.room_rate */
     struct limiter user_rates;
     struct limiter room_rates;
+    struct backlog backlog; /* history, with `memory:` */
     struct map rooms;
     struct link lingering;
     uint32_t abandoned; /* rooms, one by one, modulo 2^32 */
@@ -167,9 +180,19 @@ void merge_down_fini(struct node *node);
 void merge_down_put(struct node *node, const struct conf_type *type, struct message *message);
 void merge_down_tick(struct node *node, uint64_t now);
 
+/* publish.c */
+/* Returns 0 when on its way (dispatch_settle() follows, or came already), or BROKER_ERR_…. */
+int history_publish(struct node *node, struct publish *publish, const struct numbered *numbered);
+void history_publish_viewer(struct node *node, const struct command *command,
+                            struct publish *publish);
+int history_publish_http(struct node *node, struct admin_request *request,
+                         const struct numbered *numbered);
+struct backlog_bounds history_bounds(const struct node *node);
+
 /* api.c */
 extern const struct admin_ops node_admin_ops;
-void api_published(struct admin_request *request, int result);
+/* id: empty, or what the message got. */
+void api_published(struct admin_request *request, int result, struct bytes id);
 bool api_ask_workers(struct node *node, enum query_kind kind, struct bytes name, void *request);
 void api_query_done(struct node *node, struct worker_query *query);
 void api_abandon(struct node *node);

@@ -294,6 +294,8 @@ static void on_tick(uv_timer_t *timer)
         dispatch_expire(node);
     dispatch_expire_rates(node);
     totals_expire(&node->totals, uv_now(&node->loop), node->conf->broker.total_ttl_ms);
+    struct backlog_bounds kept = history_bounds(node);
+    backlog_expire(&node->backlog, &kept, uv_now(&node->loop));
     feed_watchdog(node);
 }
 
@@ -438,6 +440,7 @@ int node_run(struct conf *conf, const struct node_options *options)
     sampler_init(&node->sampler);
     limiter_init(&node->user_rates);
     limiter_init(&node->room_rates);
+    backlog_init(&node->backlog);
     mailbox_init(&node->mailbox);
     int code = start(node);
     if (code != EXIT_OK)
@@ -449,6 +452,7 @@ int node_run(struct conf *conf, const struct node_options *options)
     sampler_fini(&node->sampler);
     limiter_fini(&node->user_rates);
     limiter_fini(&node->room_rates);
+    backlog_fini(&node->backlog);
     uv_loop_close(&node->loop);
     drop_commands(node);
     mailbox_fini(&node->mailbox);

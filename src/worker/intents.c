@@ -188,7 +188,7 @@ static bool judge_send(struct worker *worker, struct send *send, struct refusal 
         refusal->text = unknown ? "no such message type" : "viewers may not send this type";
         return false;
     }
-    if (intent->key.len > 0 && type->route != ROUTE_QUEUE) {
+    if (intent->key.len > 0 && type->route != ROUTE_QUEUE && !type->history) {
         refusal->code = ERROR_BAD_MESSAGE;
         refusal->text = "key works only for queue routes and types with history";
         return false;
@@ -231,7 +231,16 @@ static void append_payload(const struct send *send, struct bytes from, struct bu
         return;
     }
     struct message_parts parts = {.type = intent->type, .from = from, .data = intent->data.raw};
-    envelope_append(out, &parts);
+    if (!send->type->history) {
+        envelope_append(out, &parts);
+        return;
+    }
+    struct buf envelope = {0};
+    envelope_append(&envelope, &parts);
+    struct queued kept = {.type = intent->type, .key = intent->key, .data = buf_view(&envelope)};
+    queued_pack(&kept, out);
+    out->failed |= envelope.failed;
+    buf_fini(&envelope);
 }
 
 /* Hands a message to the main thread. Returns false when a bound is reached or memory is out. */
@@ -253,6 +262,7 @@ static bool post_publish(struct worker *worker, const struct send *send)
     command->ref = send->intent->ref;
     command->lane = send->type->lane;
     command->queued = send->type->route == ROUTE_QUEUE;
+    command->kept = send->type->route == ROUTE_BROADCAST && send->type->history;
     worker_tell_node(worker, command);
     return true;
 }

@@ -66,6 +66,7 @@ struct command {
     enum lane lane;          /* PUBLISH: of the type */
     bool
         queued; /* PUBLISH: into a queue; the payload is a packed struct queued (protocol/queued.h) */
+    bool kept; /* PUBLISH: of a type with history; packed the same way, data is the envelope */
     void *object;
     struct command_merge merge; /* MERGE, MERGED */
     uint32_t room_len;
@@ -78,7 +79,7 @@ struct command {
 enum {
     PUBLISH_ERR_USER_RATE = -5401, /* limits.user_rate */
     PUBLISH_ERR_ROOM_RATE = -5402, /* limits.room_send_rate */
-    PUBLISH_ERR_DUPLICATE = -5411, /* into a queue: the key came before, with other content */
+    PUBLISH_ERR_DUPLICATE = -5411, /* the key came before, with other content */
     PUBLISH_ERR_QUEUE_FULL = -5412 /* queue.max_length */
 };
 

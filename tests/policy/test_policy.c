@@ -9,5 +9,6 @@ int main(void)
     failed += run_limiter_tests();
     failed += run_merge_tests();
     failed += run_sample_tests();
+    failed += run_backlog_tests();
     return failed ? 1 : 0;
 }

@@ -11,3 +11,4 @@ int run_rates_tests(void);
 int run_limiter_tests(void);
 int run_merge_tests(void);
 int run_sample_tests(void);
+int run_backlog_tests(void);

@@ -1,5 +1,6 @@
 #include "protocol/message.h"
 #include "base/map.h"
+#include "protocol/history_id.h"
 #include "protocol/support.h"
 
 #include <setjmp.h>
@@ -168,6 +169,47 @@ static void names__are_those_of_the_contract(void **state)
         assert_string_equal(error_code_name((enum error_code)i), codes[i]);
 }
 
+static void history_id__reads_what_it_writes(void **state)
+{
+    (void)state;
+    static const char *const ids[] = {"h.x7k2.90", "n.1.0", "l.zzzzzzzzzzzz.9007199254740991"};
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        enum lane lane;
+        struct history_point point;
+        char text[HISTORY_ID_MAX + 1];
+        assert_true(history_id_parse(bytes_str(ids[i]), &lane, &point));
+        assert_int_equal(lane, i);
+        expect_bytes(history_id_format(lane, point, text), ids[i]);
+    }
+}
+
+static void history_id__refuses_what_is_none(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"",
+                                        "n",
+                                        "n.x7k2",
+                                        "n.x7k2.",
+                                        "x.x7k2.1",
+                                        "n..1",
+                                        "n.0x.1",
+                                        "n.X7K2.1",
+                                        "n.x7k2.01",
+                                        "n.x7k2.a",
+                                        "n.x7k2.1.2",
+                                        "1700000000-0",
+                                        "n x7k2.1",
+                                        "n.zzzzzzzzzzzzz.1",
+                                        "n.x7k2.9007199254740992",
+                                        "n.x7k2.-1"};
+    enum lane lane = LANE_LOW;
+    struct history_point point = {7, 7};
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        assert_false(history_id_parse(bytes_str(texts[i]), &lane, &point));
+    assert_int_equal(point.n, 7);
+    assert_int_equal(lane, LANE_LOW);
+}
+
 int run_message_tests(void)
 {
     const struct CMUnitTest tests[] = {
@@ -180,6 +222,8 @@ int run_message_tests(void)
         cmocka_unit_test(message__lives_until_the_last_reference),
         cmocka_unit_test(message__is_refused_where_memory_is_out),
         cmocka_unit_test(names__are_those_of_the_contract),
+        cmocka_unit_test(history_id__reads_what_it_writes),
+        cmocka_unit_test(history_id__refuses_what_is_none),
     };
     return cmocka_run_group_tests_name("message", tests, NULL, NULL);
 }
