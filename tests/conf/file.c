@@ -256,9 +256,9 @@ static void unknown_sections__told_with_the_nearest(void **state)
                    "further)\n");
     assert_null(load_text("workers = 3", NULL));
     assert_non_null(strstr(test_errors.data, "there is a key of this name within section server;"));
-    assert_null(load_text("history { ttl = 3 }", NULL));
+    assert_null(load_text("chronicle { ttl = 3 }", NULL));
     assert_non_null(
-        strstr(test_errors.data, "t.conf:1: history: unknown section; there are: server,"));
+        strstr(test_errors.data, "t.conf:1: chronicle: unknown section; there are: server,"));
 }
 
 static void syntax__told_with_its_line(void **state)
@@ -332,6 +332,20 @@ static void queue_without_redis__refused(void **state)
     assert_string_equal(gift->queue, "");
     assert_string_equal(conf->types[conf_type_find(conf, BYTES_LIT("vote"))].queue, "v");
     assert_int_equal(conf->queue.dedupe_ms, 600000);
+    conf_unref(conf);
+}
+
+static void history__counted_and_not_of_merged_types(void **state)
+{
+    (void)state;
+    static const char why[] = "a type that is merged has no history: set merge = none or history = "
+                              "no for it\n";
+    char expected[256];
+    snprintf(expected, sizeof(expected), "t.conf:1: type.vote.history = \"yes\": %s", why);
+    assert_refused("type vote { history = yes merge = latest }", expected);
+    struct conf *conf = load_text("type vote { history = yes }\ntype chat { history = yes }", NULL);
+    assert_non_null(conf);
+    assert_int_equal(conf->history_types, 2);
     conf_unref(conf);
 }
 
@@ -500,6 +514,7 @@ const struct CMUnitTest file_tests[] = {
     cmocka_unit_test(nul_byte__refused),
     cmocka_unit_test(titles__checked),
     cmocka_unit_test(queue_without_redis__refused),
+    cmocka_unit_test(history__counted_and_not_of_merged_types),
     cmocka_unit_test(values__shown_safely),
     cmocka_unit_test(admin_beyond_loopback__needs_a_token),
     cmocka_unit_test(type_sizes__must_fit_their_lane),
