@@ -14,6 +14,8 @@
 #define ALLOWED_TOKEN "empty, or up to 255 printable ASCII characters without spaces"
 #define ALLOWED_URL "memory: or redis://[user:password@]host:port"
 #define ALLOWED_PREFIX "1 to 32 of A-Z a-z 0-9 _ . -"
+#define ALLOWED_SECRET "empty, or 32 to 255 bytes, or base64: and an encoding of 32 bytes or more"
+#define ALLOWED_FILE "empty, or the path of a file"
 #define ALLOWED_EVENT                                                                              \
     "1 to 32 of A-Z a-z 0-9 _ -, not send, pace or refresh, nor a name that Socket.IO reserves "   \
     "(such as connect)"
@@ -33,6 +35,7 @@ bool check_queue(const char *text, const char **why);
 bool check_admin_listen(const char *text, const char **why);
 bool check_token(const char *text, const char **why);
 bool check_url(const char *text, const char **why);
+bool check_any(const char *text, const char **why);
 bool check_prefix(const char *text, const char **why);
 bool check_network(const char *text, const char **why);
 bool check_origin(const char *text, const char **why);

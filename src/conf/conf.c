@@ -9,14 +9,13 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Reads at most one byte more than a conf may have, which is then told by load_conf(). Returns 0
- * or an errno. */
-static int read_text(const char *path, struct buf *out)
+int load_read(const char *path, size_t max, struct buf *out)
 {
     enum { CHUNK = 16384 };
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    /* A pipe without a writer must not hang the daemon. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     int result = fd < 0 ? errno : 0;
-    while (result == 0 && out->len <= LOAD_TEXT_MAX) {
+    while (result == 0 && out->len <= max) {
         if (!buf_reserve(out, CHUNK)) {
             result = ENOMEM;
             break;
@@ -39,7 +38,7 @@ struct conf *conf_load(const char *path, const struct conf_override *overrides, 
 {
     struct buf text = {0};
     struct conf *conf = NULL;
-    int result = path ? read_text(path, &text) : 0;
+    int result = path ? load_read(path, LOAD_TEXT_MAX, &text) : 0;
     if (result == 0)
         conf = load_conf(path ? path : "built-in conf", buf_view(&text), overrides, count, error,
                          warnings);
@@ -61,6 +60,8 @@ void conf_unref(struct conf *conf)
         return;
     uint32_t before = atomic_fetch_sub_explicit(&conf->refs, 1, memory_order_acq_rel);
     REQUIRE(before > 0);
-    if (before == 1)
-        free(conf);
+    if (before != 1)
+        return;
+    auth_keys_destroy(conf->auth_keys);
+    free(conf);
 }

@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "auth/key.h"
 #include "base/bytes.h"
 #include "base/names.h"
 #include "protocol/message.h"
@@ -29,7 +30,7 @@ enum conf_accept { ACCEPT_IP_HASH, ACCEPT_SPREAD };
 enum conf_overflow { OVERFLOW_DROP_OLDEST, OVERFLOW_DISCONNECT };
 enum conf_route { ROUTE_NONE, ROUTE_BROADCAST, ROUTE_QUEUE };
 enum conf_merge { MERGE_NONE, MERGE_LATEST, MERGE_SUM };
-enum conf_auth { AUTH_OPEN };
+enum conf_auth { AUTH_OPEN, AUTH_JWT, AUTH_REDIS };
 
 struct conf_lane {
     uint32_t interval_ms;
@@ -61,6 +62,14 @@ static inline const char *conf_type_field(const struct conf_type *type)
     return type->merge + sizeof("sum:") - 1;
 }
 
+/* A section key { }: where a key for tickets comes from. */
+struct conf_ticket_key {
+    char name[AUTH_KID_MAX + 1]; /* the kid */
+    enum auth_alg alg;
+    char secret[CONF_TEXT_MAX]; /* secret */
+    char file[CONF_TEXT_MAX];
+};
+
 struct conf_list {
     uint32_t count;
     char items[CONF_LISTEN_MAX][CONF_ADDRESS_MAX];
@@ -88,6 +97,13 @@ struct conf {
     struct {
         enum conf_auth mode;
         struct conf_list origins; /* patterns of ws/origin.h; none: all */
+        uint32_t leeway_ms;
+        uint32_t grace_ms;
+        uint32_t timeout_ms;
+        uint32_t pending; /* tickets that wait for an answer, per worker */
+        bool single_use;
+        uint32_t reuse_window_ms;
+        uint32_t marks; /* used tickets that the node itself remembers */
     } auth;
     struct {
         char url[CONF_TEXT_MAX]; /* secret: the password is hidden in every print */
@@ -175,6 +191,9 @@ struct conf {
     uint32_t history_types;                 /* derived: how many have history */
     struct conf_type types[CONF_TYPES_MAX]; /* [0] is "*"; the rest in file order */
     uint8_t type_slots[CONF_TYPE_SLOTS];    /* of conf_type_find(): indexes by hash, 0 is free */
+    uint32_t ticket_key_count;
+    struct conf_ticket_key ticket_keys[AUTH_KEYS_MAX]; /* in file order */
+    struct auth_keys *auth_keys;                       /* owned: what was made of them */
     _Atomic uint32_t refs;
 };
 

@@ -111,6 +111,28 @@ static void sample_titled(struct buf *out, const char *section)
     }
 }
 
+/* A key of tickets exists only where somebody has one: an example that is commented out. */
+static void sample_ticket_key(struct buf *out, const char *section)
+{
+    struct buf text = {0};
+    size_t count;
+    const struct conf_key *keys = conf_section_keys(section, &count);
+    for (size_t i = 0; i < count; i++) {
+        print_key_comment(&text, &keys[i]);
+        print_setting(&text, &keys[i], keys[i].initial);
+    }
+    buf_printf(out, "# %s main {\n", section);
+    for (struct bytes rest = buf_view(&text); rest.len > 0;) {
+        size_t len = (size_t)((const char *)memchr(rest.data, '\n', rest.len) - rest.data) + 1;
+        BUF_LIT(out, "# ");
+        buf_append(out, rest.data, len);
+        rest = bytes_of(rest.data + len, rest.len - len);
+    }
+    BUF_LIT(out, "# }\n");
+    out->failed |= text.failed;
+    buf_fini(&text);
+}
+
 void conf_print_sample(struct buf *out)
 {
     BUF_LIT(
@@ -128,6 +150,8 @@ void conf_print_sample(struct buf *out)
             sample_section(out, section->name, "*", true);
         if (section->titles == TITLES_PLAIN)
             sample_section(out, section->name, NULL, true);
+        else if (section->titles == TITLES_KEYS)
+            sample_ticket_key(out, section->name);
         else
             sample_titled(out, section->name);
     }

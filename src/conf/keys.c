@@ -7,14 +7,16 @@
 #include <string.h>
 
 static const char *const choices_accept[] = {"ip-hash", "spread", NULL};
-static const char *const choices_auth[] = {"open", NULL};
+static const char *const choices_auth[] = {"open", "jwt", "redis", NULL};
+static const char *const choices_alg[] = {"HS256", "RS256", "ES256", NULL};
 static const char *const choices_overflow[] = {"drop-oldest", "disconnect", NULL};
 static const char *const choices_route[] = {"none", "broadcast", "queue", NULL};
 static const char *const choices_lane[] = {"high", "normal", "low", NULL};
 static const char *const choices_log_format[] = {"text", "json", NULL};
 static const char *const choices_log_level[] = {"debug", "info", "warn", "error", NULL};
 _Static_assert(ACCEPT_SPREAD == 1 && OVERFLOW_DISCONNECT == 1 && ROUTE_QUEUE == 2, "choices");
-_Static_assert(LANE_HIGH == 0 && LANE_NORMAL == 1 && LANE_LOW == 2 && AUTH_OPEN == 0, "choices");
+_Static_assert(LANE_HIGH == 0 && LANE_NORMAL == 1 && LANE_LOW == 2 && AUTH_REDIS == 2, "choices");
+_Static_assert(AUTH_JWT == 1 && AUTH_HS256 == 0 && AUTH_RS256 == 1 && AUTH_ES256 == 2, "choices");
 _Static_assert(LOG_FORMAT_JSON == 1 && LOG_LEVEL_INFO == 1 && LOG_LEVEL_ERROR == 3, "choices");
 
 #define KIB *(UINT64_C(1) << 10)
@@ -133,6 +135,16 @@ struct conf_type *conf_type_add(struct conf *conf, struct bytes name)
     *type = (struct conf_type){0};
     memcpy(type->name, name.data, name.len);
     return type;
+}
+
+struct conf_ticket_key *conf_ticket_key_add(struct conf *conf, struct bytes name)
+{
+    if (conf->ticket_key_count >= AUTH_KEYS_MAX || name.len > AUTH_KID_MAX)
+        return NULL;
+    struct conf_ticket_key *key = &conf->ticket_keys[conf->ticket_key_count++];
+    *key = (struct conf_ticket_key){0};
+    memcpy(key->name, name.data, name.len);
+    return key;
 }
 
 static void set_number(const struct conf_key *key, void *base, uint64_t value)

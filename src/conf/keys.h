@@ -3,7 +3,7 @@
  * Path:      keys.def -> [keys] -> load (file, -o), print (JSON, differences), docs.
  * Threads:   constant tables; any.
  * Ownership: a key's value lives in the struct that the caller passes as base: struct conf for
- *            plain sections, struct conf_lane and struct conf_type for titled ones.
+ *            plain sections, struct conf_lane, conf_type and conf_ticket_key for titled ones.
  */
 #pragma once
 
@@ -12,7 +12,7 @@
 enum key_kind { KEY_BOOL, KEY_UINT, KEY_DURATION, KEY_SIZE, KEY_ENUM, KEY_TEXT, KEY_LIST };
 enum key_secret { NOT_SECRET, SECRET_WHOLE, SECRET_PASSWORD };
 enum key_reload { RELOAD_LIVE, RELOAD_NEW, RELOAD_RESTART };
-enum section_titles { TITLES_PLAIN, TITLES_LANES, TITLES_TYPES };
+enum section_titles { TITLES_PLAIN, TITLES_LANES, TITLES_TYPES, TITLES_KEYS };
 
 struct conf_key {
     const char *section;
@@ -69,6 +69,9 @@ int conf_lane_find(struct bytes name);
 /* Appends a type that is not there yet, all zero, and returns it; NULL when there are
  * CONF_TYPES_MAX. */
 struct conf_type *conf_type_add(struct conf *conf, struct bytes name);
+
+/* The same for a key of tickets; NULL when there are AUTH_KEYS_MAX. */
+struct conf_ticket_key *conf_ticket_key_add(struct conf *conf, struct bytes name);
 
 /* Sets the value from conf text. For lists, sets item `index` and the count to index + 1. Returns
  * false with the reason (`must be 1 to 64`) appended to *why; the value is then unchanged. */

@@ -160,6 +160,28 @@ static bool type_slot(struct load *load, size_t index, struct bytes title, struc
     return true;
 }
 
+static bool ticket_key_slot(struct load *load, size_t index, struct bytes title,
+                            struct load_slot *slot, struct buf *why)
+{
+    struct conf *conf = load->conf;
+    uint32_t at = 0;
+    if (!auth_kid_ok(title)) {
+        BUF_LIT(why, "the name of a key is the kid of its tickets: 1 to 64 of A-Z a-z 0-9 _ -");
+        return false;
+    }
+    while (at < conf->ticket_key_count && !bytes_is(title, conf->ticket_keys[at].name))
+        at++;
+    if (at == conf->ticket_key_count && !conf_ticket_key_add(conf, title)) {
+        buf_printf(why, "there may be at most %d keys; remove those whose tickets have all expired",
+                   AUTH_KEYS_MAX);
+        return false;
+    }
+    slot->title = conf->ticket_keys[at].name;
+    slot->base = &conf->ticket_keys[at];
+    slot->origin = &load->ticket_key_origin[at][index];
+    return true;
+}
+
 bool load_slot(struct load *load, const struct conf_key *key, struct bytes title,
                struct load_slot *slot, struct buf *why)
 {
@@ -171,6 +193,8 @@ bool load_slot(struct load *load, const struct conf_key *key, struct bytes title
         return lane_slot(load, index, title, slot, why);
     if (titles == TITLES_TYPES)
         return type_slot(load, index, title, slot, why);
+    if (titles == TITLES_KEYS)
+        return ticket_key_slot(load, index, title, slot, why);
     slot->base = load->conf;
     slot->origin = &load->origin[key - conf_keys];
     return true;
@@ -184,12 +208,16 @@ void load_reset(struct load *load)
     memset(load->origin, 0, sizeof(load->origin));
     memset(load->lane_origin, 0, sizeof(load->lane_origin));
     memset(load->type_origin, 0, sizeof(load->type_origin));
+    memset(load->ticket_key_origin, 0, sizeof(load->ticket_key_origin));
     load->errors->len = load->errors_start;
     load->refused_section = NULL;
     conf->type_count = 0;
+    conf->ticket_key_count = 0;
     (void)conf_type_add(conf, bytes_str("*"));
     for (size_t i = 0; i < conf_key_count; i++) {
         const struct conf_key *key = &conf_keys[i];
+        if (strcmp(key->section, "key") == 0)
+            continue; /* there is none until somebody names it; zero is the default of all its keys */
         struct bytes title = bytes_str(strcmp(key->section, "lane") == 0 ? "high" : "*");
         if (load_slot(load, key, title, &slot, &why))
             (void)conf_key_set_all(key, slot.base, bytes_str(key->initial), &why);

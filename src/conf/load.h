@@ -33,6 +33,7 @@ struct load {
     int origin[KEYS_MAX];
     int lane_origin[LANE_COUNT][TITLED_KEYS_MAX];
     int type_origin[CONF_TYPES_MAX][TITLED_KEYS_MAX];
+    int ticket_key_origin[AUTH_KEYS_MAX][TITLED_KEYS_MAX];
     struct load_unknown unknown[LOAD_UNKNOWN_MAX];
     size_t unknown_count;
     const void *refused_section; /* a titled section whose bad title was told already */
@@ -52,7 +53,7 @@ struct conf *load_conf(const char *label, struct bytes text, const struct conf_o
                        size_t count, struct buf *errors, struct buf *warnings);
 
 /* Fills the slot of a key; a lane or type that is not there gives false with the reason in *why. A
- * new type is added. */
+ * new type or key of tickets is added. */
 bool load_slot(struct load *load, const struct conf_key *key, struct bytes title,
                struct load_slot *slot, struct buf *why);
 
@@ -61,6 +62,9 @@ void load_reset(struct load *load);
 
 /* Takes the text into load->conf: file.c. The result is in load->errors. */
 void load_file(struct load *load, struct bytes text);
+
+/* Reads a file, at most one byte more than max, which the caller refuses. Returns 0 or an errno. */
+int load_read(const char *path, size_t max, struct buf *out);
 
 /* Appends `label:line: `, or `label: ` when line is 0. */
 void load_print_place(const struct load *load, struct buf *out, int line);
@@ -76,6 +80,9 @@ void load_tell(const struct load *load, struct buf *out, const struct load_slot 
 /* Appends the sentence for a key or section that is unknown: the nearest one, or what there is. */
 void load_print_unknown_key(const char *section, struct bytes name, struct buf *out);
 void load_print_unknown_section(struct bytes name, struct buf *out);
+
+/* Makes conf->auth_keys of the key sections: ticket_keys.c. */
+void load_ticket_keys(struct load *load);
 
 /* Fills what depends on the machine, lets types follow "*", checks what belongs together:
  * resolve.c. */

@@ -18,6 +18,9 @@ enum {
     SAMPLE_BYTES = 288,         /* a room whose messages limits.room_rate counts */
     MERGE_BYTES = 512,          /* an open window of a merged type, beside its newest message */
     MERGE_WAITING_BYTES = 48,   /* a send of one that waits for its ack */
+    GRANT_BYTES = 4096,         /* what a ticket allows, where no two viewers have the same */
+    INQUIRY_BYTES = 1024,       /* a handshake that waits for an answer about its ticket */
+    MARK_BYTES = 192,           /* a used ticket */
     REQUEST_BYTES = 32768,      /* libmicrohttpd's memory for one connection */
     MAILBOX_SLOT_BYTES = 8,
     ADDRESS_BYTES = 56,  /* struct peer, its share of the table, malloc */
@@ -109,6 +112,23 @@ static void viewers(struct sum *sum, const struct conf *conf, uint64_t connectio
          OPEN_MESSAGE_BYTES);
 }
 
+static void tickets(struct sum *sum, const struct conf *conf, uint64_t connections)
+{
+    if (conf->auth.mode == AUTH_OPEN)
+        return;
+    line(sum, "rights of tickets", times(connections, GRANT_BYTES), "connections x %d B",
+         GRANT_BYTES);
+    if (conf->auth.mode == AUTH_REDIS || conf->auth.single_use)
+        line(sum, "tickets that wait",
+             times(times(conf->server.workers, conf->auth.pending),
+                   plus(conf->limits.head_bytes, INQUIRY_BYTES)),
+             "%u workers x auth.pending x (limits.head_bytes + %d B)", conf->server.workers,
+             INQUIRY_BYTES);
+    if (conf->auth.single_use && strcmp(conf->broker.url, "memory:") == 0)
+        line(sum, "used tickets", times(conf->auth.marks, MARK_BYTES), "auth.marks x %d B",
+             MARK_BYTES);
+}
+
 static void rooms(struct sum *sum, const struct conf *conf)
 {
     uint64_t workers = conf->server.workers;
@@ -184,6 +204,7 @@ void conf_print_memory(const struct conf *conf, uint32_t connections, struct buf
     struct sum sum = {.out = out};
     BUF_LIT(out, "worst-case memory, if every bound were reached at once:\n");
     viewers(&sum, conf, connections);
+    tickets(&sum, conf, connections);
     rooms(&sum, conf);
     rates(&sum, conf);
     merges(&sum, conf);

@@ -64,6 +64,29 @@ static void print_keys(const char *section, const void *base, struct buf *out)
     buf_byte(out, '}');
 }
 
+static uint32_t titled_count(const struct conf_section *section, const struct conf *conf)
+{
+    if (section->titles == TITLES_LANES)
+        return LANE_COUNT;
+    return section->titles == TITLES_TYPES ? conf->type_count : conf->ticket_key_count;
+}
+
+/* The i-th one's title, and the struct that holds its values. */
+static const char *titled_at(const struct conf_section *section, const struct conf *conf,
+                             uint32_t i, const void **base)
+{
+    if (section->titles == TITLES_LANES) {
+        *base = &conf->lanes[i];
+        return lane_name((enum lane)i);
+    }
+    if (section->titles == TITLES_TYPES) {
+        *base = &conf->types[i];
+        return conf->types[i].name;
+    }
+    *base = &conf->ticket_keys[i];
+    return conf->ticket_keys[i].name;
+}
+
 static void print_section(const struct conf_section *section, const struct conf *conf,
                           struct buf *out)
 {
@@ -72,13 +95,11 @@ static void print_section(const struct conf_section *section, const struct conf 
         print_keys(section->name, conf, out);
         return;
     }
-    bool lanes = section->titles == TITLES_LANES;
-    uint32_t count = lanes ? LANE_COUNT : conf->type_count;
     buf_byte(out, '{');
-    for (uint32_t i = 0; i < count; i++) {
-        const void *base = lanes ? (const void *)&conf->lanes[i] : (const void *)&conf->types[i];
-        buf_printf(out, "%s\"%s\":", i ? "," : "",
-                   lanes ? lane_name((enum lane)i) : conf->types[i].name);
+    for (uint32_t i = 0; i < titled_count(section, conf); i++) {
+        const void *base;
+        const char *title = titled_at(section, conf, i, &base);
+        buf_printf(out, "%s\"%s\":", i ? "," : "", title);
         print_keys(section->name, base, out);
     }
     buf_byte(out, '}');

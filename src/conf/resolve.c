@@ -200,11 +200,26 @@ static void check_events(struct load *load)
               BYTES_LIT("socketio.join_event and socketio.leave_event must differ"));
 }
 
+static void check_auth(struct load *load)
+{
+    const struct conf *conf = load->conf;
+    struct load_slot slot = slot_of(load, "auth", NULL, "mode");
+    if (conf->auth.mode == AUTH_JWT && conf->ticket_key_count == 0)
+        load_tell(
+            load, load->errors, &slot, NULL,
+            BYTES_LIT("needs a key that tickets are checked with: key main { secret = … }, or "
+                      "alg = ES256 (RS256) and file = …"));
+    if (conf->auth.mode == AUTH_REDIS && strcmp(conf->broker.url, "memory:") == 0)
+        load_tell(load, load->errors, &slot, NULL,
+                  BYTES_LIT("tickets stand in Redis, but broker.url is memory:; set broker.url to "
+                            "redis://…, or auth.mode to jwt or open"));
+}
+
 static void warn_open(struct load *load)
 {
     const struct conf_list *listen = &load->conf->server.listen;
     struct load_slot slot = slot_of(load, "auth", NULL, "mode");
-    for (uint32_t i = 0; i < listen->count; i++) {
+    for (uint32_t i = 0; i < listen->count && load->conf->auth.mode == AUTH_OPEN; i++) {
         struct sockaddr_storage address;
         struct buf why = {0};
         if (conf_address_parse(bytes_str(listen->items[i]), &address) != 0 ||
@@ -277,6 +292,8 @@ void load_resolve(struct load *load)
     check_events(load);
     check_queues(load);
     check_history(load);
+    check_auth(load);
+    load_ticket_keys(load);
     if (load->errors->len > load->errors_start)
         return;
     fill_workers(load->conf);

@@ -53,6 +53,8 @@ enum { NODE_ROWS = sizeof(node_rows) / sizeof(node_rows[0]) };
     X(FAMILY_DROPS, COUNTER, "halley_dropped_total", "lane, reason",                               \
       "Messages that did not reach a viewer or a worker.")                                         \
     X(FAMILY_ERRORS, COUNTER, "halley_errors_total", "code", "Error answers to viewers.")          \
+    X(FAMILY_TICKETS, COUNTER, "halley_tickets_total", "result",                                   \
+      "Tickets judged, by what came of them.")                                                     \
     X(FAMILY_MESSAGES, COUNTER, "halley_messages_total", "lane",                                   \
       "Messages received from the broker.")                                                        \
     X(FAMILY_SAMPLED, COUNTER, "halley_sampled_total", "type, lane",                               \
@@ -266,6 +268,16 @@ static void print_handshakes(const struct printer *printer)
     }
 }
 
+static void print_tickets(const struct printer *printer)
+{
+    print_head(printer->out, &families[FAMILY_TICKETS]);
+    for (size_t i = 0; i < AUTH_RESULT_COUNT; i++) {
+        size_t offset = offsetof(struct worker_metrics, tickets) + i * sizeof(uint64_t);
+        print_labelled(printer->out, FAMILY_TICKETS, auth_result_label((enum auth_result)i),
+                       sum_at(printer, offset));
+    }
+}
+
 static void print_drops(const struct printer *printer)
 {
     const struct row *family = &families[FAMILY_DROPS];
@@ -432,6 +444,7 @@ void metrics_print(struct buf *out, const struct node_metrics *node,
     print_handshakes(&printer);
     print_drops(&printer);
     print_errors(&printer);
+    print_tickets(&printer);
     print_messages(&printer);
     print_sampled(&printer);
     print_histograms(&printer);
@@ -476,6 +489,12 @@ static void doc_labels(struct buf *out)
                  "| result | HTTP status |\n| --- | --- |\n");
     for (size_t i = 0; i < HANDSHAKE_RESULT_COUNT; i++)
         buf_printf(out, "| `%s` | %d |\n", handshake_facts[i].label, handshake_facts[i].status);
+    BUF_LIT(out, "\n## Ticket results\n\n"
+                 "`halley_tickets_total{result}`.\n\n"
+                 "| result | meaning |\n| --- | --- |\n");
+    for (int i = 0; i < AUTH_RESULT_COUNT; i++)
+        buf_printf(out, "| `%s` | %s |\n", auth_result_label((enum auth_result)i),
+                   auth_result_text((enum auth_result)i));
     BUF_LIT(out, "\n## Drop reasons\n\n"
                  "`halley_dropped_total{lane,reason}`.\n\n"
                  "| reason | meaning |\n| --- | --- |\n");

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "auth/result.h"
 #include "base/bytes.h"
 #include "base/names.h"
 #include "protocol/intent.h"
@@ -28,6 +29,7 @@
     X(CLOSE_INTERNAL, 1011, ERROR, "internal", "out of memory or an internal error")               \
     X(CLOSE_DRAIN, 1012, DEBUG, "drain", "this node stops; come back")                             \
     X(CLOSE_TRY_LATER, 1013, WARN, "try_later", "a limit of the node is reached")                  \
+    X(CLOSE_TICKET_EXPIRED, 4001, DEBUG, "ticket_expired", "the ticket expired")                   \
     X(CLOSE_TOO_SLOW, 4008, INFO, "too_slow", "the viewer did not read fast enough")               \
     X(CLOSE_KICKED, 4010, INFO, "kicked", "kicked by an operator or backend")                      \
     X(CLOSE_HEARTBEAT, 4011, DEBUG, "heartbeat", "no sign of life")                                \
@@ -47,6 +49,8 @@ enum close_reason {
 #define HANDSHAKE_RESULTS(X)                                                                       \
     X(HANDSHAKE_OK, 101, "ok")                                                                     \
     X(HANDSHAKE_MALFORMED, 400, "malformed")                                                       \
+    X(HANDSHAKE_TICKET, 401, "ticket")                                                             \
+    X(HANDSHAKE_FORBIDDEN, 403, "forbidden")                                                       \
     X(HANDSHAKE_NOT_FOUND, 404, "not_found")                                                       \
     X(HANDSHAKE_METHOD, 405, "method")                                                             \
     X(HANDSHAKE_NO_UPGRADE, 426, "no_upgrade")                                                     \
@@ -57,6 +61,7 @@ enum close_reason {
     X(HANDSHAKE_ADDRESS_RATE, 429, "address_rate")                                                 \
     X(HANDSHAKE_RATE, 503, "rate")                                                                 \
     X(HANDSHAKE_DRAINING, 503, "draining")                                                         \
+    X(HANDSHAKE_TICKETS_AWAY, 503, "tickets_away")                                                 \
     X(HANDSHAKE_HEALTH, 200, "health")                                                             \
     X(HANDSHAKE_TIMEOUT, 0, "timeout")                                                             \
     X(HANDSHAKE_GONE, 0, "gone")
@@ -135,6 +140,7 @@ enum drop_reason {
     X(memory_queues, GAUGE, "halley_memory_bytes", "kind=\"queues\"", "")                          \
     X(memory_addresses, GAUGE, "halley_memory_bytes", "kind=\"addresses\"", "")                    \
     X(memory_networks, GAUGE, "halley_memory_bytes", "kind=\"networks\"", "")                      \
+    X(memory_tickets, GAUGE, "halley_memory_bytes", "kind=\"tickets\"", "")                        \
     X(addresses, GAUGE, "halley_addresses", "",                                                    \
       "Addresses that are kept count of (limits.addresses per worker).")                           \
     X(addresses_uncounted, COUNTER, "halley_addresses_uncounted_total", "",                        \
@@ -147,6 +153,8 @@ enum drop_reason {
       "one that made the network fall back, one that others' survival outweighs.")                 \
     X(network_falls, COUNTER, "halley_network_losses_total", "kind=\"fell\"", "")                  \
     X(network_doubts, COUNTER, "halley_network_losses_total", "kind=\"doubted\"", "")              \
+    X(tickets_waiting, GAUGE, "halley_tickets_waiting", "",                                        \
+      "Tickets that wait for an answer about them (auth.pending).")                                \
     X(loop_turns, COUNTER, "halley_loop_turns_total", "", "Turns of the workers' loops.")
 
 /* Histogram bounds in microseconds; the last bucket is +Inf. */
@@ -166,8 +174,9 @@ struct worker_metrics {
     _Atomic uint64_t handshakes[HANDSHAKE_RESULT_COUNT];
     _Atomic uint64_t drops[DROP_REASON_COUNT][LANE_COUNT];
     _Atomic uint64_t errors[ERROR_CODE_COUNT]; /* error answers to viewers */
-    struct histogram flush;                    /* time of one flush slice */
-    struct histogram loop_lag;                 /* how late a 100 ms tick came */
+    _Atomic uint64_t tickets[AUTH_RESULT_COUNT];
+    struct histogram flush;    /* time of one flush slice */
+    struct histogram loop_lag; /* how late a 100 ms tick came */
 };
 
 /* What the main thread counts: X(name, kind, metric, labels, help). */
@@ -219,6 +228,8 @@ struct worker_metrics {
       "Sends of merged types that were refused or given up: limits.merges, or Redis said no.")     \
     X(merge_unmerged, COUNTER, "halley_merge_passed_total", "",                                    \
       "Payloads of merged types that passed as they were because of limits.merges.")               \
+    X(ticket_marks, GAUGE, "halley_ticket_marks", "",                                              \
+      "Used tickets that this node remembers (auth.marks).")                                       \
     X(reloads, COUNTER, "halley_reloads_total", "result=\"ok\"", "Reloads of the conf file.")      \
     X(reloads_failed, COUNTER, "halley_reloads_total", "result=\"failed\"", "")                    \
     X(workers, GAUGE, "halley_workers", "", "Worker threads.")                                     \

@@ -6,6 +6,7 @@
  *      queue.c     viewers' messages into the streams of their queues
  *      merge.c     windows of merged types: merge_up.c before the broker, merge_down.c before the workers
  *      publish.c   messages with history: numbered, kept, published
+ *      tickets.c   what workers ask about tickets
  *      api.c       what operators and backends ask over HTTP
  *
  * Threads:   the main thread.
@@ -72,6 +73,12 @@ struct numbered {
     struct bytes key;     /* empty: none; unique over whose key it is */
 };
 
+/* Used tickets, where there is no Redis to remember them. */
+struct ticket_marks {
+    struct map map;
+    struct link list; /* all of them; looked through from its head, a slice a tick */
+};
+
 struct node {
     struct conf *conf;
     const struct node_options *options;
@@ -97,6 +104,7 @@ struct node {
     _Atomic uint32_t connections_limit;
     _Atomic uint32_t handshakes; /* bucket of limits.handshake_rate, shared by all workers */
     struct listen_set listeners;
+    struct ticket_marks marks;
     struct broker *broker;
     bool broker_ready;
     struct admin *admin;
@@ -188,6 +196,13 @@ void history_publish_viewer(struct node *node, const struct command *command,
 int history_publish_http(struct node *node, struct admin_request *request,
                          const struct numbered *numbered);
 struct backlog_bounds history_bounds(const struct node *node);
+
+/* tickets.c */
+void tickets_find(struct node *node, const struct command *command);
+void tickets_bind(struct node *node, const struct command *command);
+void tickets_expire(
+    struct node *node); /* forgets used tickets that have expired, a slice of them */
+void tickets_free(struct node *node);
 
 /* api.c */
 extern const struct admin_ops node_admin_ops;

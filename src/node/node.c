@@ -207,6 +207,12 @@ static void on_command(struct node *node, struct command *command)
     case COMMAND_PUBLISH:
         dispatch_publish(node, command);
         break;
+    case COMMAND_TICKET_FIND:
+        tickets_find(node, command);
+        break;
+    case COMMAND_TICKET_BIND:
+        tickets_bind(node, command);
+        break;
     case COMMAND_QUERY_DONE:
         api_query_done(node, command->object);
         break;
@@ -292,6 +298,7 @@ static void on_tick(uv_timer_t *timer)
     node->ticked_ms = now;
     if (node->phase == PHASE_RUNNING)
         dispatch_expire(node);
+    tickets_expire(node);
     dispatch_expire_rates(node);
     totals_expire(&node->totals, uv_now(&node->loop), node->conf->broker.total_ttl_ms);
     struct backlog_bounds kept = history_bounds(node);
@@ -438,6 +445,7 @@ int node_run(struct conf *conf, const struct node_options *options)
     list_init(&node->questions);
     node->question_id = random_seed();
     sampler_init(&node->sampler);
+    list_init(&node->marks.list);
     limiter_init(&node->user_rates);
     limiter_init(&node->room_rates);
     backlog_init(&node->backlog);
@@ -450,6 +458,7 @@ int node_run(struct conf *conf, const struct node_options *options)
     dispatch_free_rooms(node);
     merges_fini(node);
     sampler_fini(&node->sampler);
+    tickets_free(node);
     limiter_fini(&node->user_rates);
     limiter_fini(&node->room_rates);
     backlog_fini(&node->backlog);

@@ -1,4 +1,4 @@
-#include "worker/internal.h"
+#include "worker/tickets.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -80,6 +80,10 @@ static bool judge_join(struct worker *worker, struct viewer *viewer, struct byte
                        struct refusal *refusal)
 {
     const struct conf *conf = worker->conf;
+    if (!grant_allows_room(viewer->grant, room)) {
+        *refusal = (struct refusal){ERROR_FORBIDDEN, "the ticket does not allow this room", 0};
+        return false;
+    }
     bool held = viewer->member_count >= conf->limits.rooms_per_viewer;
     if (held) {
         struct room *known = room_find(worker, room, map_hash(room.data, room.len));
@@ -186,6 +190,11 @@ static bool judge_send(struct worker *worker, struct send *send, struct refusal 
         bool unknown = type == &worker->conf->types[0];
         refusal->code = unknown ? ERROR_UNKNOWN_TYPE : ERROR_FORBIDDEN;
         refusal->text = unknown ? "no such message type" : "viewers may not send this type";
+        return false;
+    }
+    if (!grant_allows_type(viewer->grant, intent->type)) {
+        refusal->code = ERROR_FORBIDDEN;
+        refusal->text = "the ticket does not allow sending this type";
         return false;
     }
     if (intent->key.len > 0 && type->route != ROUTE_QUEUE && !type->history) {
@@ -409,8 +418,7 @@ static void carry_out(struct worker *worker, struct viewer *viewer, const struct
         pace(worker, viewer, intent);
         break;
     case INTENT_REFRESH:
-        answer_ack(worker, viewer,
-                   intent->ref); /* auth.mode = open: tickets are accepted and ignored */
+        tickets_refresh(worker, viewer, intent);
         break;
     case INTENT_PING:
         pong(worker, viewer, intent);
@@ -436,10 +444,8 @@ static bool carry_out_engine(struct worker *worker, struct viewer *viewer,
         metric_add(&worker->metrics.pings_in, 1);
         return true;
     case INTENT_CONNECT:
-        if (viewer->state == VIEWER_WAITING && viewer->refused)
-            welcome_refuse_connect(worker, viewer);
-        else if (viewer->state == VIEWER_WAITING)
-            intents_connected(worker, viewer);
+        if (viewer->state == VIEWER_WAITING)
+            tickets_connect(worker, viewer, intent->ticket);
         return true;
     case INTENT_DISCONNECT:
         viewer_close(worker, viewer, CLOSE_CLIENT);

@@ -4,6 +4,7 @@
  *      welcome.c   handshake -> protocol, query
  *      viewer.c    states, the one close path     read.c     bytes in: head, frames, control frames
  *      intents.c   what viewers want              timers.c   heartbeat, deadlines
+ *      tickets.c   who may come, what it may do
  *      room.c      rooms, members                 outbox.c   what only one viewer gets (control lane)
  *      sweep.c     who is served when             flush.c    what one viewer gets in a write
  *      write.c     bytes out, little of them unsent in the kernel
@@ -15,6 +16,7 @@
  */
 #pragma once
 
+#include "auth/grant.h"
 #include "base/bucket.h"
 #include "base/check.h"
 #include "base/map.h"
@@ -51,6 +53,7 @@ enum {
 
 enum viewer_state {
     VIEWER_HANDSHAKE, /* waits for a request head */
+    VIEWER_CHECKING,  /* the head came; what was asked about its ticket is awaited */
     VIEWER_WAITING,   /* upgraded; Socket.IO 3+: waits for CONNECT */
     VIEWER_OPEN,
     VIEWER_CLOSING, /* a last answer or close frame is on its way out, or the peer's FIN awaited */
@@ -68,7 +71,10 @@ struct extras {
     uint32_t pong_at;  /* where in the queue the newest unsent pong stands */
     uint32_t pong_len; /* 0: there is none */
     struct buf rooms;  /* VIEWER_WAITING: query rooms, each with a length byte before it */
-    size_t counted;    /* bytes counted in memory_queues */
+    char session[ROOM_NAME_MAX + 1]; /* VIEWER_WAITING for its ticket: of the query; or empty */
+    struct inquiry *inquiry;         /* what waits for an answer about a ticket; tickets.h */
+    const struct refusal *refused;   /* VIEWER_WAITING: how its CONNECT is answered; NULL: kindly */
+    size_t counted;                  /* bytes counted in memory_queues */
 };
 
 struct viewer {
@@ -76,13 +82,13 @@ struct viewer {
     uint8_t state : 4;    /* enum viewer_state; written by viewer_set_state() alone */
     uint8_t protocol : 4; /* index of its adapter; 0: none (not upgraded yet, or echo) */
     bool echo : 1;
-    bool blocked : 1; /* the socket takes no more: on the blocked list until it is writable */
-    bool paused : 1;  /* not read while its own answers wait */
-    bool passive : 1; /* control and high lanes only */
-    bool hang_up : 1; /* closing: close as soon as everything is written */
-    bool refused : 1; /* waiting: the CONNECT is answered by a refusal */
-    bool shut : 1;    /* closing: our side is shut down, waiting for the peer */
-    bool whole : 1;   /* on worker->dirty, and more than `marked` is to be looked at */
+    bool blocked : 1;     /* the socket takes no more: on the blocked list until it is writable */
+    bool paused : 1;      /* not read while its own answers wait */
+    bool passive : 1;     /* control and high lanes only */
+    bool hang_up : 1;     /* closing: close as soon as everything is written */
+    bool shut : 1;        /* closing: our side is shut down, waiting for the peer */
+    bool whole : 1;       /* on worker->dirty, and more than `marked` is to be looked at */
+    bool has_session : 1; /* behind the user's name */
     uint16_t member_count;
     struct link link;  /* on worker->dirty or ->blocked, or on nothing */
     struct link timer; /* on worker->wheel */
@@ -91,8 +97,9 @@ struct viewer {
     struct member *members;
     struct member *marked; /* on worker->dirty: its room has something for the viewer; or NULL */
     struct rates *rates;   /* of types with a rate; NULL until one is sent */
-    char *user;            /* NULL: guest-<connection> */
-    struct peer *peer;     /* its address; NULL where addresses have no bound of connections */
+    char *user; /* NULL: guest-<connection>; behind its NUL the session, where there is one */
+    struct peer *peer;   /* its address; NULL where addresses have no bound of connections */
+    struct grant *grant; /* what its ticket allows; NULL: everything (auth.mode = open) */
     struct map_node user_node;
     uint64_t id;
     uint32_t slot;
@@ -105,6 +112,7 @@ struct viewer {
     struct bucket join_rate;
     struct bucket bad_rate;
     struct bucket refused_rate;
+    uint32_t expires_s; /* of its ticket, Unix time; 0: never */
     uint32_t skipped;
     uint32_t all_cursor[HALLEY_LANES];
 };
@@ -125,7 +133,7 @@ struct member {
     };
 };
 
-_Static_assert(sizeof(struct viewer) <= 200,
+_Static_assert(sizeof(struct viewer) <= 216,
                "a viewer's byte budget: what one chunk of malloc holds");
 _Static_assert(sizeof(struct member) <= 40, "a membership's byte budget");
 
@@ -217,6 +225,8 @@ struct worker {
     uint32_t viewer_count;
     uint32_t peak_viewers; /* since memory was last given back */
     uint64_t rates_bytes;  /* of all viewers' rates */
+    struct grants grants;
+    uint64_t inquiries; /* made so far: the number of the last one */
     uint64_t next_id;
     uint64_t
         promised_id; /* viewers up to this one came under an earlier conf, whose timeout they keep: */
@@ -304,6 +314,9 @@ void viewer_connection_id(const struct worker *worker, const struct viewer *view
                           char out[CONNECTION_ID_LEN + 1]);
 struct bytes viewer_user(const struct worker *worker, const struct viewer *viewer,
                          char out[USER_NAME_MAX + 1]);
+/* Sets who it is; session may be empty. Returns false when memory is out. A guest's session is nobody's and not kept. */
+bool viewer_set_user(struct viewer *viewer, const char *user, const char *session);
+const char *viewer_session(const struct viewer *viewer); /* empty: none */
 void viewer_peer(const struct viewer *viewer, char *out, size_t cap);
 
 /* read.c */
@@ -326,12 +339,10 @@ void pulse_asked(struct worker *worker, struct viewer *viewer);
 uint32_t pulse_next(struct worker *worker, struct viewer *viewer);
 void pulse_tick(struct worker *worker);
 
-/* welcome.c */
+/* welcome.c, see also welcome.h */
 void welcome(struct worker *worker, struct viewer *viewer, const struct head *head);
 void welcome_refuse(struct worker *worker, struct viewer *viewer, enum handshake_result result,
                     const char *code, const char *message);
-/* Answers a CONNECT in the reply in hand: the viewer may not come in. */
-void welcome_refuse_connect(struct worker *worker, struct viewer *viewer);
 void welcome_opening(const struct worker *worker, const struct viewer *viewer,
                      struct opening *opening, char *connection, char *user);
 

@@ -1,4 +1,4 @@
-#include "worker/internal.h"
+#include "worker/tickets.h"
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -116,6 +116,7 @@ static void update_gauges(struct worker *worker)
                    worker->slot_cap * sizeof(struct viewer *) +
                    metric_get(&worker->metrics.memberships) * sizeof(struct member) +
                    worker->rates_bytes);
+    metric_set(&worker->metrics.memory_tickets, worker->grants.bytes);
     metric_set(&worker->metrics.memory_codec, codec_pool_bytes(worker->codecs));
     metric_set(&worker->metrics.addresses, worker->peers.map.count);
     metric_set(&worker->metrics.memory_addresses, peers_memory(&worker->peers));
@@ -255,6 +256,9 @@ static void on_command(struct worker *worker, struct command *command)
         break;
     case COMMAND_MERGED:
         merge_settled(worker, command);
+        break;
+    case COMMAND_TICKET_ANSWER:
+        tickets_answered(worker, command);
         break;
     case COMMAND_CONF:
         take_conf(worker, command->object);

@@ -74,6 +74,13 @@ void viewer_feed(struct worker *worker, struct viewer *viewer, struct bytes byte
         viewer_set_timer(worker, viewer, worker->conf->limits.frame_timeout_ms);
 }
 
+/* Nothing may follow a request before its answer (RFC 6455 §4.1). */
+static void refuse_hasty(struct worker *worker, struct viewer *viewer)
+{
+    welcome_refuse(worker, viewer, HANDSHAKE_MALFORMED, "bad-message",
+                   "nothing may be sent before the handshake is answered");
+}
+
 /* Returns true when the head is complete or refused, i.e. when `viewer` has left VIEWER_HANDSHAKE. */
 static void on_head_bytes(struct worker *worker, struct viewer *viewer, struct bytes in)
 {
@@ -90,6 +97,8 @@ static void on_head_bytes(struct worker *worker, struct viewer *viewer, struct b
         welcome(worker, viewer, &head);
         if (behind.len > 0 && (viewer->state == VIEWER_OPEN || viewer->state == VIEWER_WAITING))
             viewer_feed(worker, viewer, behind);
+        if (behind.len > 0 && viewer->state == VIEWER_CHECKING)
+            refuse_hasty(worker, viewer);
         if (viewer->extras) {
             buf_fini(&viewer->extras->head);
             extras_settle(worker, viewer);
@@ -126,6 +135,9 @@ static void on_bytes(struct worker *worker, struct viewer *viewer, struct bytes 
     case VIEWER_HANDSHAKE:
         on_head_bytes(worker, viewer, in);
         break;
+    case VIEWER_CHECKING:
+        refuse_hasty(worker, viewer);
+        break;
     case VIEWER_WAITING:
     case VIEWER_OPEN:
         viewer_feed(worker, viewer, in);
@@ -141,7 +153,7 @@ static void on_end(struct worker *worker, struct viewer *viewer)
         viewer_destroy(worker, viewer);
         return;
     }
-    if (viewer->state == VIEWER_HANDSHAKE)
+    if (viewer->state <= VIEWER_CHECKING)
         metric_add(&worker->metrics.handshakes[HANDSHAKE_GONE], 1);
     viewer_close(worker, viewer, CLOSE_RESET);
 }

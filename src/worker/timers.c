@@ -1,4 +1,4 @@
-#include "worker/internal.h"
+#include "worker/tickets.h"
 
 void viewer_set_timer(struct worker *worker, struct viewer *viewer, uint32_t in_ms)
 {
@@ -37,7 +37,9 @@ static void send_ping(struct worker *worker, struct viewer *viewer)
 /* Everything that can be late for a viewer; returns ms until the next look, 0 when the viewer is gone. */
 static uint32_t check_upgraded(struct worker *worker, struct viewer *viewer)
 {
-    uint32_t next = UINT32_MAX;
+    uint32_t next = tickets_check(worker, viewer);
+    if (next == 0)
+        return 0;
     if (viewer->codec && !viewer->paused) { /* while it is not read the frame can't end */
         uint32_t passed = worker->now_ms - (uint32_t)codec_since_ms(viewer->codec);
         uint32_t limit = worker->conf->limits.frame_timeout_ms;
@@ -85,6 +87,12 @@ void viewer_on_timer(struct worker *worker, struct viewer *viewer)
         metric_add(&worker->metrics.handshakes[HANDSHAKE_TIMEOUT], 1);
         viewer_close(worker, viewer, CLOSE_HEAD_TIMEOUT);
         break;
+    case VIEWER_CHECKING: {
+        uint32_t next = tickets_check(worker, viewer);
+        if (next > 0 && viewer->state == VIEWER_CHECKING)
+            viewer_set_timer(worker, viewer, next);
+        break;
+    }
     case VIEWER_CLOSING:
         viewer_destroy(worker, viewer);
         break;

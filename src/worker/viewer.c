@@ -1,4 +1,4 @@
-#include "worker/internal.h"
+#include "worker/tickets.h"
 
 #include "base/address.h"
 #include "base/log.h"
@@ -82,6 +82,7 @@ static _Atomic uint64_t *gauge_of(struct worker *worker, const struct viewer *vi
     struct worker_metrics *metrics = &worker->metrics;
     switch ((enum viewer_state)viewer->state) {
     case VIEWER_HANDSHAKE:
+    case VIEWER_CHECKING:
         return &metrics->handshaking;
     case VIEWER_WAITING:
     case VIEWER_OPEN:
@@ -99,13 +100,15 @@ static _Atomic uint64_t *gauge_of(struct worker *worker, const struct viewer *vi
 void viewer_set_state(struct worker *worker, struct viewer *viewer, enum viewer_state state)
 {
     /* Rows: from; bits: legal successors. */
-    static const unsigned legal[] = {[VIEWER_HANDSHAKE] = 1u << VIEWER_WAITING | 1u << VIEWER_OPEN |
-                                                          1u << VIEWER_CLOSING | 1u << VIEWER_DEAD,
-                                     [VIEWER_WAITING] = 1u << VIEWER_OPEN | 1u << VIEWER_CLOSING |
-                                                        1u << VIEWER_DEAD,
-                                     [VIEWER_OPEN] = 1u << VIEWER_CLOSING | 1u << VIEWER_DEAD,
-                                     [VIEWER_CLOSING] = 1u << VIEWER_DEAD,
-                                     [VIEWER_DEAD] = 0};
+    static const unsigned legal[] = {
+        [VIEWER_HANDSHAKE] = 1u << VIEWER_CHECKING | 1u << VIEWER_WAITING | 1u << VIEWER_OPEN |
+                             1u << VIEWER_CLOSING | 1u << VIEWER_DEAD,
+        [VIEWER_CHECKING] =
+            1u << VIEWER_WAITING | 1u << VIEWER_OPEN | 1u << VIEWER_CLOSING | 1u << VIEWER_DEAD,
+        [VIEWER_WAITING] = 1u << VIEWER_OPEN | 1u << VIEWER_CLOSING | 1u << VIEWER_DEAD,
+        [VIEWER_OPEN] = 1u << VIEWER_CLOSING | 1u << VIEWER_DEAD,
+        [VIEWER_CLOSING] = 1u << VIEWER_DEAD,
+        [VIEWER_DEAD] = 0};
     REQUIRE(legal[viewer->state] & 1u << state);
     _Atomic uint64_t *gauge = gauge_of(worker, viewer);
     if (gauge)
@@ -183,15 +186,16 @@ void viewer_destroy(struct worker *worker, struct viewer *viewer)
     }
     viewer_set_state(worker, viewer, VIEWER_DEAD);
     codec_detach(worker->codecs, &viewer->codec);
+    tickets_forget(worker, viewer);
     extras_free(worker, viewer);
     worker->rates_bytes -= rates_bytes(viewer->rates);
     rates_free(viewer->rates);
     viewer->rates = NULL;
     free(viewer->user);
-    viewer->user = NULL;
     peers_leave(&worker->peers, viewer->peer);
     viewer->peer = NULL;
     pulse_end(worker, viewer);
+    viewer->user = NULL;
     close(viewer->fd);
     viewer->fd = -1;
     list_remove(&viewer->link);
@@ -235,6 +239,27 @@ struct bytes viewer_user(const struct worker *worker, const struct viewer *viewe
     return bytes_str(out);
 }
 
+bool viewer_set_user(struct viewer *viewer, const char *user, const char *session)
+{
+    size_t user_len = strlen(user) + 1;
+    size_t session_len = session[0] ? strlen(session) + 1 : 0;
+    if (user_len == 1)
+        return true;
+    viewer->user = malloc(user_len + session_len);
+    if (!viewer->user)
+        return false;
+    memcpy(viewer->user, user, user_len);
+    if (session_len > 0)
+        memcpy(viewer->user + user_len, session, session_len);
+    viewer->has_session = session_len > 0;
+    return true;
+}
+
+const char *viewer_session(const struct viewer *viewer)
+{
+    return viewer->has_session ? viewer->user + strlen(viewer->user) + 1 : "";
+}
+
 void viewer_peer(const struct viewer *viewer, char *out, size_t cap)
 {
     struct sockaddr_storage address = {0};
@@ -265,13 +290,14 @@ void viewer_begin_closing(struct worker *worker, struct viewer *viewer, enum clo
 {
     metric_add(&worker->metrics.closes[reason], 1);
     log_close(worker, viewer, reason);
-    if (viewer->state != VIEWER_HANDSHAKE) {
+    if (viewer->state > VIEWER_CHECKING) {
         room_leave_all(worker, viewer);
         forget_user(worker, viewer);
     }
     if (viewer->state == VIEWER_OPEN && viewer_adapter(viewer))
         worker->open_encoded[viewer_adapter(viewer)->encoding]--;
     pulse_end(worker, viewer);
+    tickets_forget(worker, viewer);
     viewer_set_state(worker, viewer, VIEWER_CLOSING);
     viewer_set_timer(worker, viewer, CLOSE_LINGER_MS);
 }
@@ -310,7 +336,7 @@ void viewer_close(struct worker *worker, struct viewer *viewer, enum close_reaso
     require_own_thread(worker);
     if (viewer->state >= VIEWER_CLOSING)
         return;
-    bool farewell = close_reason_code(reason) != 0 && viewer->state != VIEWER_HANDSHAKE;
+    bool farewell = close_reason_code(reason) != 0 && viewer->state > VIEWER_CHECKING;
     viewer_begin_closing(worker, viewer, reason);
     if (!farewell) {
         viewer_destroy(worker, viewer);

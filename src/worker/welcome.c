@@ -1,4 +1,4 @@
-#include "worker/internal.h"
+#include "worker/tickets.h"
 
 #include "base/log.h"
 #include "ws/origin.h"
@@ -24,6 +24,8 @@ static const char *status_text(int status)
         return "OK";
     case 400:
         return "Bad Request";
+    case 401:
+        return "Unauthorized";
     case 403:
         return "Forbidden";
     case 404:
@@ -48,6 +50,8 @@ static void answer_http(struct worker *worker, struct viewer *viewer, enum hands
     buf_printf(out, "HTTP/1.1 %d %s\r\n", status, status_text(status));
     if (status == 426)
         BUF_LIT(out, "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
+    if (status == 401)
+        BUF_LIT(out, "WWW-Authenticate: Bearer\r\n"); /* RFC 9110 §11.6.1 */
     if (status == 405)
         BUF_LIT(out, "Allow: GET\r\n");
     if (status == 503)
@@ -75,20 +79,6 @@ void welcome_refuse(struct worker *worker, struct viewer *viewer, enum handshake
     buf_fini(&body);
 }
 
-/* What the query asks for. Names are decoded and checked; rooms are kept as length-prefixed names. */
-struct wishes {
-    struct buf rooms;
-    uint32_t room_count;
-    char user[USER_NAME_MAX + 1];
-    char eio[4];
-    char transport[16];
-    bool refuse_close;
-    char session[ROOM_NAME_MAX + 1];
-    enum halley_hint hint;
-    bool foreground;
-    const char *wrong; /* what is malformed; NULL: nothing */
-};
-
 static void keep_text(struct bytes raw, char *out, size_t cap)
 {
     ssize_t len = query_decode(raw, out, cap - 1);
@@ -107,7 +97,6 @@ static void keep_room(struct wishes *wishes, struct bytes raw)
     }
     buf_byte(&wishes->rooms, (char)len);
     buf_append(&wishes->rooms, room, (size_t)len);
-    wishes->room_count++;
 }
 
 static void keep_user(struct wishes *wishes, struct bytes raw)
@@ -120,7 +109,7 @@ static void keep_user(struct wishes *wishes, struct bytes raw)
     wishes->user[len] = '\0';
 }
 
-static void check_session(struct wishes *wishes, struct bytes raw)
+static void keep_session(struct wishes *wishes, struct bytes raw)
 {
     ssize_t len = query_decode(raw, wishes->session, ROOM_NAME_MAX);
     if (len < 0 || !name_is_room(bytes_of(wishes->session, (size_t)len))) {
@@ -130,17 +119,20 @@ static void check_session(struct wishes *wishes, struct bytes raw)
     wishes->session[len] = '\0';
 }
 
-static void read_query(struct bytes query, struct wishes *wishes)
+/* Under tickets the user is theirs, and what the query says of it is not even looked at. */
+static void read_query(struct bytes query, bool open, struct wishes *wishes)
 {
     struct bytes name;
     struct bytes raw;
     while (query_next(&query, &name, &raw)) {
         if (bytes_is(name, "room"))
             keep_room(wishes, raw);
-        else if (bytes_is(name, "user"))
+        else if (bytes_is(name, "user") && open)
             keep_user(wishes, raw);
         else if (bytes_is(name, "session"))
-            check_session(wishes, raw);
+            keep_session(wishes, raw);
+        else if (bytes_is(name, "ticket_id"))
+            wishes->ticket = raw;
         else if (bytes_is(name, "EIO"))
             keep_text(raw, wishes->eio, sizeof(wishes->eio));
         else if (bytes_is(name, "transport"))
@@ -154,6 +146,17 @@ static void read_query(struct bytes query, struct wishes *wishes)
         else if (bytes_is(name, "refuse"))
             wishes->refuse_close = bytes_is(raw, "close");
     }
+}
+
+static void read_wishes(const struct worker *worker, const struct head *head, struct wishes *wishes)
+{
+    read_query(head->query, worker->conf->auth.mode == AUTH_OPEN, wishes);
+    wishes->encoded = wishes->ticket.len > 0;
+    if (!wishes->encoded)
+        wishes->ticket = head->bearer;
+    if (head->key.len == sizeof(wishes->key)) /* else the handshake is refused for it */
+        memcpy(wishes->key, head->key.data, head->key.len);
+    wishes->subprotocol = head->subprotocol_v1;
 }
 
 void welcome_opening(const struct worker *worker, const struct viewer *viewer,
@@ -179,14 +182,14 @@ static uint32_t frame_bytes(const struct viewer *viewer)
     return (uint32_t)segment - LONG_HEAD_BYTES;
 }
 
-static void append_switching(struct buf *out, const struct head *head)
+static void append_switching(struct buf *out, const struct wishes *wishes)
 {
     char accept[WS_ACCEPT_LEN];
-    head_accept(head->key, accept);
+    head_accept(bytes_of(wishes->key, sizeof(wishes->key)), accept);
     BUF_LIT(out, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: "
                  "Upgrade\r\nSec-WebSocket-Accept: ");
     buf_append(out, accept, sizeof(accept));
-    if (head->subprotocol_v1)
+    if (wishes->subprotocol)
         BUF_LIT(out, "\r\nSec-WebSocket-Protocol: halley.v1.json");
     BUF_LIT(out, "\r\n\r\n");
 }
@@ -198,15 +201,36 @@ static bool is_full(const struct worker *worker)
            atomic_load_explicit(worker->setup.connections_limit, memory_order_relaxed);
 }
 
+/* Refusals that a viewer is told in the words of its protocol. `error` and `message` go over HTTP, `reason` into goodbye and close
+ * frames, `word` to Socket.IO clients, whose apps compare it. */
+struct refusal {
+    enum handshake_result result;
+    const char *error;
+    const char *message;
+    const char *word;
+};
+
+static const struct refusal
+    refused_origin = {HANDSHAKE_ORIGIN, "forbidden",
+                      "pages of this origin may not connect (auth.origins)", "origin-forbidden"},
+    refused_ticket = {HANDSHAKE_TICKET, "ticket-invalid",
+                      "a valid ticket is needed: ticket_id in the query, or Authorization: Bearer",
+                      "ticket-invalid"},
+    refused_room = {HANDSHAKE_FORBIDDEN, "forbidden",
+                    "the ticket does not allow a room of the query", "room-forbidden"},
+    refused_for_now = {HANDSHAKE_TICKETS_AWAY, "unavailable",
+                       "tickets can't be checked now; come back", "unavailable"};
+
 /* Browsers can't read a refused handshake: on their wish it is a WebSocket that is closed at once, with 4000 + the status. */
-static void refuse_by_close(struct worker *worker, struct viewer *viewer, const struct head *head,
-                            enum handshake_result result, const char *reason)
+static void refuse_by_close(struct worker *worker, struct viewer *viewer,
+                            const struct wishes *wishes, enum handshake_result result,
+                            const char *reason)
 {
     struct notice goodbye = {.kind = NOTICE_GOODBYE, .reason = reason};
-    if (statuses[result] == 503)
+    if (statuses[result] != 403) /* who is not wanted is not told when to come back */
         goodbye.retry_after_ms = 1000 + worker_random(worker) % 4000;
     struct buf *out = reply_begin(worker, viewer);
-    append_switching(out, head);
+    append_switching(out, wishes);
     adapter_native.append_notice(out, &goodbye);
     ws_frame_close(out, (uint16_t)(4000 + statuses[result]), reason);
     metric_add(&worker->metrics.handshakes[result], 1);
@@ -214,37 +238,88 @@ static void refuse_by_close(struct worker *worker, struct viewer *viewer, const 
     reply_end(worker, viewer);
 }
 
-/* Socket.IO clients are told after the upgrade, in place of the `40` (Engine.IO 3) or in answer to theirs. */
-static void refuse_by_connect(struct worker *worker, struct viewer *viewer, const struct head *head,
-                              enum handshake_result result, const struct adapter *adapter)
+/* In the reply in hand: what stands in place of a `40`, and the close frame. */
+static void refuse_connect(struct worker *worker, struct viewer *viewer,
+                           const struct refusal *refusal)
 {
-    char connection[CONNECTION_ID_LEN + 1];
-    char user[USER_NAME_MAX + 1];
-    struct opening opening;
-    viewer_set_adapter(viewer, adapter);
-    pulse_begin(worker, viewer, (struct bytes){0}, HALLEY_HINT_NONE, false);
-    struct buf *out = reply_begin(worker, viewer);
-    append_switching(out, head);
-    metric_add(&worker->metrics.handshakes[result], 1);
-    welcome_opening(worker, viewer, &opening, connection, user);
-    if (adapter->connect_expected) {
-        viewer->refused = true;
-        viewer_set_state(worker, viewer, VIEWER_WAITING);
-        adapter->append_opening(out, &opening);
-        viewer_set_timer(worker, viewer, worker->conf->limits.head_timeout_ms);
-    } else {
-        adapter->append_open(out, &opening);
-        welcome_refuse_connect(worker, viewer);
-    }
-    reply_end(worker, viewer);
+    viewer_adapter(viewer)->append_connect_refused(&worker->reply, refusal->word);
+    ws_frame_close(&worker->reply, (uint16_t)(4000 + statuses[refusal->result]), refusal->word);
+    viewer_finish(worker, viewer, CLOSE_REFUSED);
 }
 
 void welcome_refuse_connect(struct worker *worker, struct viewer *viewer)
 {
-    static const char reason[] = "origin-forbidden";
-    viewer_adapter(viewer)->append_connect_refused(&worker->reply, reason);
-    ws_frame_close(&worker->reply, 4403, reason);
-    viewer_finish(worker, viewer, CLOSE_REFUSED);
+    refuse_connect(worker, viewer, viewer->extras->refused);
+}
+
+/* Socket.IO clients are told after the upgrade, in place of the `40` (Engine.IO 3) or in answer to theirs. */
+static void refuse_by_connect(struct worker *worker, struct viewer *viewer,
+                              const struct wishes *wishes, const struct refusal *refusal)
+{
+    char connection[CONNECTION_ID_LEN + 1];
+    char user[USER_NAME_MAX + 1];
+    struct opening opening;
+    bool later = wishes->adapter->connect_expected;
+    struct extras *extras = later ? extras_of(worker, viewer) : NULL;
+    if (later && !extras) {
+        viewer_close(worker, viewer, CLOSE_INTERNAL);
+        return;
+    }
+    viewer_set_adapter(viewer, wishes->adapter);
+    pulse_begin(worker, viewer, (struct bytes){0}, HALLEY_HINT_NONE, false);
+    struct buf *out = reply_begin(worker, viewer);
+    append_switching(out, wishes);
+    metric_add(&worker->metrics.handshakes[refusal->result], 1);
+    welcome_opening(worker, viewer, &opening, connection, user);
+    if (later) {
+        extras->refused = refusal;
+        viewer_set_state(worker, viewer, VIEWER_WAITING);
+        wishes->adapter->append_opening(out, &opening);
+        viewer_set_timer(worker, viewer, worker->conf->limits.head_timeout_ms);
+    } else {
+        wishes->adapter->append_open(out, &opening);
+        refuse_connect(worker, viewer, refusal);
+    }
+    reply_end(worker, viewer);
+}
+
+/* What may pass is refused over HTTP, so that Socket.IO clients come back by themselves. */
+static void refuse_upgraded(struct worker *worker, struct viewer *viewer,
+                            const struct wishes *wishes, const struct refusal *refusal)
+{
+    if (wishes->adapter && wishes->adapter != &adapter_native && statuses[refusal->result] != 503)
+        refuse_by_connect(worker, viewer, wishes, refusal);
+    else if (wishes->adapter == &adapter_native && wishes->refuse_close)
+        refuse_by_close(worker, viewer, wishes, refusal->result, refusal->error);
+    else
+        welcome_refuse(worker, viewer, refusal->result, refusal->error, refusal->message);
+}
+
+/* What a viewer is told of its ticket; the reason itself is for the operator. */
+static const struct refusal *ticket_refusal(enum auth_result result)
+{
+    switch (result) {
+    case AUTH_ROOM:
+        return &refused_room;
+    case AUTH_AWAY:
+    case AUTH_FULL:
+    case AUTH_NO_MEMORY:
+        return &refused_for_now;
+    default:
+        return &refused_ticket;
+    }
+}
+
+void welcome_refuse_ticket(struct worker *worker, struct viewer *viewer,
+                           const struct wishes *wishes, enum auth_result result)
+{
+    refuse_upgraded(worker, viewer, wishes, ticket_refusal(result));
+}
+
+void welcome_refuse_ticket_connect(struct worker *worker, struct viewer *viewer,
+                                   enum auth_result result)
+{
+    refuse_connect(worker, viewer, ticket_refusal(result));
 }
 
 static bool origin_is_allowed(const struct worker *worker, struct bytes origin)
@@ -258,42 +333,33 @@ static bool origin_is_allowed(const struct worker *worker, struct bytes origin)
 
 /* Returns true when the viewer was refused. */
 static bool refuse_origin(struct worker *worker, struct viewer *viewer, const struct head *head,
-                          const struct wishes *wishes, const struct adapter *adapter)
+                          const struct wishes *wishes)
 {
     if (origin_is_allowed(worker, head->origin))
         return false;
     log_limited(LOG_LEVEL_INFO, "page refused: its origin is not in auth.origins",
                 LOG_BYTES("origin", head->origin));
-    if (adapter && adapter != &adapter_native)
-        refuse_by_connect(worker, viewer, head, HANDSHAKE_ORIGIN, adapter);
-    else if (adapter && wishes->refuse_close)
-        refuse_by_close(worker, viewer, head, HANDSHAKE_ORIGIN, "forbidden");
-    else
-        welcome_refuse(worker, viewer, HANDSHAKE_ORIGIN, "forbidden",
-                       "pages of this origin may not connect (auth.origins)");
+    refuse_upgraded(worker, viewer, wishes, &refused_origin);
     return true;
 }
 
 /* Returns true when the viewer was refused. */
-static bool refuse_if_full(struct worker *worker, struct viewer *viewer, const struct head *head,
-                           const struct wishes *wishes, bool native)
+static bool refuse_if_full(struct worker *worker, struct viewer *viewer,
+                           const struct wishes *wishes)
 {
+    enum handshake_result result = worker->stopping ? HANDSHAKE_DRAINING : HANDSHAKE_FULL;
     if (!worker->stopping && !is_full(worker))
         return false;
-    if (native && wishes->refuse_close)
-        refuse_by_close(worker, viewer, head,
-                        worker->stopping ? HANDSHAKE_DRAINING : HANDSHAKE_FULL,
-                        worker->stopping ? "drain" : "full");
-    else if (worker->stopping)
-        welcome_refuse(worker, viewer, HANDSHAKE_DRAINING, "unavailable",
-                       "this node stops; come back to another one");
+    if (wishes->adapter == &adapter_native && wishes->refuse_close)
+        refuse_by_close(worker, viewer, wishes, result, worker->stopping ? "drain" : "full");
     else
-        welcome_refuse(worker, viewer, HANDSHAKE_FULL, "unavailable",
-                       "this node is full (limits.connections)");
+        welcome_refuse(worker, viewer, result, "unavailable",
+                       worker->stopping ? "this node stops; come back to another one"
+                                        : "this node is full (limits.connections)");
     return true;
 }
 
-static void enter_rooms(struct worker *worker, struct viewer *viewer, struct wishes *wishes)
+static void enter_rooms(struct worker *worker, struct viewer *viewer, const struct wishes *wishes)
 {
     if (viewer->state == VIEWER_WAITING) { /* they take effect at the CONNECT */
         if (wishes->rooms.len == 0)
@@ -307,24 +373,21 @@ static void enter_rooms(struct worker *worker, struct viewer *viewer, struct wis
         extras_settle(worker, viewer);
         return;
     }
-    const struct buf *rooms = &wishes->rooms;
-    for (size_t at = 0; at < rooms->len; at += 1 + (size_t)rooms->data[at])
-        intents_join_query(worker, viewer, bytes_of(rooms->data + at + 1, (size_t)rooms->data[at]));
+    struct bytes rooms = buf_view(&wishes->rooms);
+    struct bytes room;
+    while (auth_names_next(&rooms, &room))
+        intents_join_query(worker, viewer, room);
 }
 
-static void upgrade(struct worker *worker, struct viewer *viewer, const struct head *head,
-                    struct wishes *wishes, const struct adapter *adapter)
+/* 101 and the opening frames; the caller ends the reply. */
+static void open_up(struct worker *worker, struct viewer *viewer, const struct wishes *wishes)
 {
-    if (wishes->user[0] && adapter && !(viewer->user = strdup(wishes->user))) {
-        viewer_close(worker, viewer, CLOSE_INTERNAL);
-        return;
-    }
+    const struct adapter *adapter = wishes->adapter;
     viewer_set_adapter(viewer, adapter);
     viewer->echo = !adapter;
     pulse_begin(worker, viewer, bytes_str(wishes->session), wishes->hint, wishes->foreground);
     struct buf *out = reply_begin(worker, viewer);
-    append_switching(out, head);
-    metric_add(&worker->metrics.handshakes[HANDSHAKE_OK], 1);
+    append_switching(out, wishes);
     viewer_set_state(worker, viewer,
                      adapter && adapter->connect_expected ? VIEWER_WAITING : VIEWER_OPEN);
     if (adapter) {
@@ -335,16 +398,30 @@ static void upgrade(struct worker *worker, struct viewer *viewer, const struct h
         opening.frame_bytes = adapter == &adapter_native ? frame_bytes(viewer) : 0;
         adapter->append_opening(out, &opening);
     }
-    if (viewer->state == VIEWER_OPEN && viewer_opened(worker, viewer) != 0) {
+    halley_heartbeat_init(&viewer->beat, worker->now_ms);
+    /* The first look, at no cost to a storm; a ticket may run out before it. */
+    uint32_t first = halley_pulse_told_ms(&viewer->pulse) / 2;
+    viewer_set_timer(worker, viewer, most(1, least(first, tickets_left_ms(worker, viewer))));
+}
+
+void welcome_upgrade(struct worker *worker, struct viewer *viewer, const struct wishes *wishes)
+{
+    metric_add(&worker->metrics.handshakes[HANDSHAKE_OK], 1);
+    open_up(worker, viewer, wishes);
+    if (viewer->state == VIEWER_OPEN && viewer_opened(worker, viewer) != 0)
         viewer_close(worker, viewer, CLOSE_INTERNAL);
-    } else {
-        halley_heartbeat_init(&viewer->beat, worker->now_ms);
-        viewer_set_timer(worker, viewer,
-                         halley_pulse_told_ms(&viewer->pulse) /
-                             2); /* the first look, at no cost to a storm */
+    else
         enter_rooms(worker, viewer, wishes);
-    }
     reply_end(worker, viewer);
+}
+
+/* auth.mode = open, and echo: everybody, under whatever name. */
+static void let_in(struct worker *worker, struct viewer *viewer, const struct wishes *wishes)
+{
+    if (wishes->adapter && !viewer_set_user(viewer, wishes->user, wishes->session))
+        viewer_close(worker, viewer, CLOSE_INTERNAL);
+    else
+        welcome_upgrade(worker, viewer, wishes);
 }
 
 /* Which protocol a request is for; NULL: it was answered. */
@@ -385,13 +462,13 @@ static void welcome_websocket(struct worker *worker, struct viewer *viewer, cons
     bool socketio = bytes_is(head->path, "/socket.io/") || bytes_is(head->path, "/socket.io");
     bool native = bytes_is(head->path, "/ws");
     bool echo = worker->conf->server.echo && bytes_is(head->path, "/echo");
-    const struct adapter *adapter = native ? &adapter_native : NULL;
     if (!socketio && !native && !echo) {
         welcome_refuse(worker, viewer, HANDSHAKE_NOT_FOUND, "not-found",
                        "served here: /ws, /socket.io/, /healthz");
         return;
     }
-    if (socketio && !(adapter = socketio_adapter(worker, viewer, wishes)))
+    wishes->adapter = native ? &adapter_native : NULL;
+    if (socketio && !(wishes->adapter = socketio_adapter(worker, viewer, wishes)))
         return;
     int status = head_upgrade_status(head);
     if (status != 0) {
@@ -400,9 +477,12 @@ static void welcome_websocket(struct worker *worker, struct viewer *viewer, cons
         welcome_refuse(worker, viewer, HANDSHAKE_MALFORMED, "bad-name", wishes->wrong);
     } else if (wishes->rooms.failed) {
         viewer_close(worker, viewer, CLOSE_INTERNAL);
-    } else if (!refuse_origin(worker, viewer, head, wishes, adapter) &&
-               !refuse_if_full(worker, viewer, head, wishes, native)) {
-        upgrade(worker, viewer, head, wishes, adapter);
+    } else if (!refuse_origin(worker, viewer, head, wishes) &&
+               !refuse_if_full(worker, viewer, wishes)) {
+        if (echo || worker->conf->auth.mode == AUTH_OPEN)
+            let_in(worker, viewer, wishes);
+        else
+            tickets_handshake(worker, viewer, wishes);
     }
 }
 
@@ -418,7 +498,7 @@ void welcome(struct worker *worker, struct viewer *viewer, const struct head *he
         return;
     }
     struct wishes wishes = {0};
-    read_query(head->query, &wishes);
+    read_wishes(worker, head, &wishes);
     welcome_websocket(worker, viewer, head, &wishes);
     buf_fini(&wishes.rooms);
 }

@@ -23,16 +23,19 @@ enum command_kind {
     COMMAND_ROOM_LIVE,    /* text: room; its subscription is confirmed */
     COMMAND_ROOM_REFUSED, /* text: room; the node can't take it (limits.rooms) */
     COMMAND_PUBLISHED, /* viewer, ref, result, text: id (may be empty); the fate of a COMMAND_PUBLISH */
-    COMMAND_CONF,      /* object: struct conf with a reference for the worker */
-    COMMAND_QUERY,     /* object: struct worker_query */
-    COMMAND_STOP,      /* say goodbye to all viewers, close, then answer COMMAND_STOPPED */
-    COMMAND_EXIT,      /* close every handle and end the thread */
+    COMMAND_TICKET_ANSWER, /* viewer, ref (number of the inquiry), result: enum auth_result, payload: claims that were found */
+    COMMAND_CONF,   /* object: struct conf with a reference for the worker */
+    COMMAND_QUERY,  /* object: struct worker_query */
+    COMMAND_STOP,   /* say goodbye to all viewers, close, then answer COMMAND_STOPPED */
+    COMMAND_EXIT,   /* close every handle and end the thread */
     COMMAND_MERGED, /* a COMMAND_MERGE comes back with its result, when somebody waits for it */
     /* worker to node */
     COMMAND_HOLD,    /* text: room; the worker has its first viewer */
     COMMAND_RELEASE, /* text: room; its last viewer left */
     COMMAND_PUBLISH, /* text: room, payload, user; answered by COMMAND_PUBLISHED when ref is present or it failed */
     COMMAND_MERGE, /* text: room; waiters, type and newest envelope; user where limits.user_rate is set */
+    COMMAND_TICKET_FIND, /* payload: an opaque ticket; answered by COMMAND_TICKET_ANSWER, as is */
+    COMMAND_TICKET_BIND, /* room: a ticket's digest, payload: whom it belongs to, until_s */
     COMMAND_QUERY_DONE,
     COMMAND_STOPPED
 };
@@ -67,6 +70,7 @@ struct command {
     bool
         queued; /* PUBLISH: into a queue; the payload is a packed struct queued (protocol/queued.h) */
     bool kept; /* PUBLISH: of a type with history; packed the same way, data is the envelope */
+    uint64_t until_s; /* TICKET_BIND: when the ticket expires, Unix time */
     void *object;
     struct command_merge merge; /* MERGE, MERGED */
     uint32_t room_len;

@@ -31,8 +31,8 @@ const char *text_of(struct buf *buf);
 extern long fail_allocation;
 
 extern const struct CMUnitTest file_tests[], override_tests[], table_tests[], units_tests[],
-    url_tests[], memory_tests[];
+    url_tests[], memory_tests[], ticket_key_tests[];
 extern const size_t file_test_count, override_test_count, table_test_count, units_test_count,
-    url_test_count, memory_test_count;
+    url_test_count, memory_test_count, ticket_key_test_count;
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))

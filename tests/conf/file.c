@@ -195,13 +195,13 @@ static void unknown_keys__all_told_with_the_nearest(void **state)
     (void)state;
     assert_refused("server {\n wrokers = 2\n workers = 99 }\n"
                    "type gift {\n lanes = high\n routs = {5, 6} }\ntype chat { max_byts = x }\n"
-                   "auth { jwt = {} }",
+                   "log { jwt = {} }",
                    "t.conf:2: server.wrokers: unknown key; did you mean workers?\n"
                    "t.conf:3: server.workers = \"99\": must be 0 to 64\n"
                    "t.conf:5: type.gift.lanes: unknown key; did you mean lane?\n"
                    "t.conf:6: type.gift.routs: unknown key; did you mean route?\n"
                    "t.conf:7: type.chat.max_byts: unknown key; did you mean max_bytes?\n"
-                   "t.conf:8: auth.jwt: unknown key; section auth has: mode, origins\n");
+                   "t.conf:8: log.jwt: unknown key; section log has: format, level\n");
 }
 
 static void unknown_keys__shown_safely_and_compared_with_care(void **state)

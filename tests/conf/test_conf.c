@@ -47,6 +47,7 @@ int main(void)
     failed += run("units", units_tests, units_test_count);
     failed += run("url", url_tests, url_test_count);
     failed += run("memory", memory_tests, memory_test_count);
+    failed += run("ticket keys", ticket_key_tests, ticket_key_test_count);
     buf_fini(&test_errors);
     buf_fini(&test_warnings);
     return failed;
