@@ -212,6 +212,13 @@ static uint32_t take_user_rate(struct node *node, const struct command *command)
                         (uint32_t)uv_now(&node->loop));
 }
 
+/* Whether somebody wants an ack. What was sent with its user came by itself, so that it could be refused. */
+static bool is_awaited(const struct command *command)
+{
+    return command->merge.waiters > 1 ||
+           (command->merge.waiters == 1 && command_waiter(command, 0).has_ref);
+}
+
 static struct up *open_window(struct node *node, const struct command *command)
 {
     struct bytes type = command_type(command);
@@ -255,7 +262,7 @@ void merge_up_put(struct node *node, struct command *command)
         buf_clear(&up->payload);
         buf_bytes(&up->payload, command_newest(command));
     }
-    if (command->merge.waiters > 0)
+    if (is_awaited(command))
         list_append(&up->waiting, &command->link);
     else
         free(command);

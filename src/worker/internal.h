@@ -358,11 +358,10 @@ struct send {
     const struct intent *intent;
     const struct conf_type *type;
     uint64_t amount; /* MERGE_SUM: what it adds */
-    bool waits;      /* set by merge_send(): the viewer is to be told its fate */
 };
 void merge_init(struct worker *worker);
 /* Takes a send of a merged type. Returns false when a bound is reached or memory is out. */
-bool merge_send(struct worker *worker, struct send *send);
+bool merge_send(struct worker *worker, const struct send *send);
 void merge_settled(struct worker *worker, const struct command *command);
 void merge_post_all(struct worker *worker); /* before the worker stops */
 void merge_fini(struct worker *worker);

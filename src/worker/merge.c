@@ -14,7 +14,8 @@ struct gathered {
     struct merge_entry base;
     enum conf_merge kind;
     enum lane lane;
-    uint32_t waiters_count;
+    uint32_t told;    /* viewers in `waiters` */
+    uint32_t waiting; /* those of them that wait for an ack */
     struct merge_sum sum;
     struct buf newest;  /* MERGE_LATEST: the envelope */
     struct buf waiters; /* struct merge_waiter each */
@@ -40,19 +41,22 @@ static bool gather(struct worker *worker, struct gathered *into, const struct se
         buf_clear(&into->newest);
         envelope_append(&into->newest, &parts);
     }
-    if (send->waits) {
+    bool waits = send->intent->ref.present;
+    bool told = waits || worker->conf->limits.user_rate > 0; /* of a refusal at least */
+    if (told) {
         struct merge_waiter waiter = {.id = send->viewer->id,
                                       .ref = send->intent->ref.value,
                                       .slot = send->viewer->slot,
-                                      .has_ref = send->intent->ref.present};
+                                      .has_ref = waits};
         buf_append(&into->waiters, &waiter, sizeof(waiter));
     }
     if (into->newest.failed || into->waiters.failed)
         return false;
     merge_add(&into->sum, &(struct merge_sum){.delta = send->amount});
     into->base.count++;
-    into->waiters_count += send->waits;
-    worker->merge_waiting += send->waits;
+    into->told += told;
+    into->waiting += waits;
+    worker->merge_waiting += waits;
     metric_set(&worker->metrics.merge_waiting, worker->merge_waiting);
     return true;
 }
@@ -69,7 +73,7 @@ static void post(struct worker *worker, struct gathered *gathered, struct bytes 
         payload.failed ? NULL : command_create_for(COMMAND_MERGE, room, buf_view(&payload), user);
     buf_fini(&payload);
     if (!command) {
-        worker->merge_waiting -= gathered->waiters_count;
+        worker->merge_waiting -= gathered->waiting;
         log_limited(LOG_LEVEL_ERROR, "out of memory: sends of a merged type are lost",
                     LOG_BYTES("room", room), LOG_BYTES("type", type),
                     LOG_UINT("sends", gathered->base.count));
@@ -79,7 +83,7 @@ static void post(struct worker *worker, struct gathered *gathered, struct bytes 
     command->merge.kind = gathered->kind;
     command->merge.delta = gathered->sum.delta;
     command->merge.sends = gathered->base.count;
-    command->merge.waiters = gathered->waiters_count;
+    command->merge.waiters = gathered->told;
     command->merge.type_len = (uint32_t)type.len;
     worker_tell_node(worker, command);
 }
@@ -116,12 +120,11 @@ static bool post_one(struct worker *worker, const struct send *send)
     return good;
 }
 
-bool merge_send(struct worker *worker, struct send *send)
+bool merge_send(struct worker *worker, const struct send *send)
 {
     const struct conf *conf = worker->conf;
     const struct intent *intent = send->intent;
-    send->waits = intent->ref.present || conf->limits.user_rate > 0;
-    if ((send->waits && worker->merge_waiting >= conf->limits.merge_waiting) ||
+    if ((intent->ref.present && worker->merge_waiting >= conf->limits.merge_waiting) ||
         mailbox_count(worker->setup.node_mailbox) > conf->limits.mailbox)
         return false;
     if (conf->limits.user_rate > 0)
@@ -147,8 +150,8 @@ void merge_settled(struct worker *worker, const struct command *command)
                                .result = command->result,
                                .retry_after_ms = command->retry_after_ms};
         intents_published(worker, &fate);
+        worker->merge_waiting -= waiter.has_ref;
     }
-    worker->merge_waiting -= command->merge.waiters;
     metric_set(&worker->metrics.merge_waiting, worker->merge_waiting);
 }
 

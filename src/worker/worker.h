@@ -49,7 +49,7 @@ struct command_merge {
     uint64_t delta;
 };
 
-/* A viewer that is to be told what became of its send. */
+/* A viewer that is to be told what became of its send; without a ref only when its user sends too fast. */
 struct merge_waiter {
     uint64_t id;
     uint64_t ref;
