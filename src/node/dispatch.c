@@ -188,12 +188,13 @@ struct message *dispatch_judge(struct node *node, enum message_kind kind, struct
     return message;
 }
 
-/* Whether limits.room_rate lets the message into its room; counted when not. */
+/* Whether limits.room_rate lets the message into its room; counted when not. Types with history are told by number: a hole would be
+ * taken for a loss. */
 static bool pass_room_rate(struct node *node, const struct conf_type *type,
                            const struct message *message)
 {
     uint32_t rate = node->conf->limits.room_rate;
-    if (rate == 0 || type->lane == LANE_HIGH || message->room.len == 0 ||
+    if (rate == 0 || type->lane == LANE_HIGH || type->history || message->room.len == 0 ||
         sampler_pass(&node->sampler, message->room, message->room_hash, type->name_hash, rate,
                      uv_now(&node->loop)))
         return true;

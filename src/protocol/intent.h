@@ -63,7 +63,7 @@ struct intent {
         namespace_; /* CONNECT or BAD on another Socket.IO namespace than "/": its name with the slash */
     enum error_code error_code;
     const char *error_text; /* static */
-    bool unreadable; /* BAD: JSON or packet that could not be read at all */
+    bool unreadable;        /* BAD: JSON or packet that could not be read at all */
     uint16_t
         fatal_close; /* BAD: close with this code after the answer (0: live on); ENGINE protocol breaches */
     /* Unescaped names live here; room, type, key and ticket may point into it. */

@@ -10,7 +10,7 @@ import { Halley, Native, Redis, assert, check, equal, finish, pause, sanitized, 
 const RATE = 20;
 const FLOOD = 200;
 const SECONDS = sanitized ? 4 : 6;
-const VIEWERS = sanitized ? 20 : 300;
+const VIEWERS = Number(process.env.HALLEY_RATE_VIEWERS || (sanitized ? 20 : 300));
 
 const redis = await Redis.start();
 const node = await Halley.start({
@@ -22,6 +22,7 @@ const node = await Halley.start({
         'type.like.merge': 'sum:n',
         'type.like.window': '200ms',
         'type.poll.lane': 'normal',
+        'type.note.history': 'yes',
     },
 });
 
@@ -135,7 +136,7 @@ await check(`a room of ${FLOOD} messages a second: ${RATE} ± 2 a second, the mi
     assert(chat > 0 && chat < held, `counted by type: chat ${chat} of ${held}`);
 }, 60000);
 
-await check('high, merged types, other rooms and messages to all are not held back', async () => {
+await check('high, merged types, types with history, other rooms and messages to all are not held back', async () => {
     const [room, other] = [freshRoom(), freshRoom()];
     const viewer = await Native.open(node.port, { rooms: [room, other] });
     await viewer.join(room);
@@ -145,11 +146,13 @@ await check('high, merged types, other rooms and messages to all are not held ba
     for (let i = 0; i < 60; i++) {
         await redis.room(room, { type: 'like', data: { n: 2 } });
         await redis.high(room, { type: 'gift', data: i });
+        await redis.room(room, { type: 'note', data: i });
         await redis.publish('halley:all', { type: 'chat', data: `all ${i}` });
     }
     for (let i = 0; i < 15; i++) await redis.room(other, { type: 'chat', data: `other ${i}` });
     const got = (type, match = () => true) => viewer.received.filter((m) => m.type === type && match(m));
     await until(() => got('gift').length === 60, '60 high messages');
+    await until(() => got('note').length === 60, '60 messages with history');
     await until(() => got('chat', (m) => !m.room).length === 60, '60 messages to all');
     await until(() => got('chat', (m) => m.room === other).length === 15, '15 messages of the other room');
     await until(() => got('like').reduce((sum, m) => sum + m.data.delta, 0) === 120, 'all likes');
