@@ -13,7 +13,7 @@ import bench_guard
 import bench_machine
 import bench_page
 from bench_peers import Peers, parse_vs, show_delivery, show_memory
-from bench_scenarios import ingest, lanes, rooms, storm
+from bench_scenarios import ingest, lanes, rooms, storm, tickets
 from bench_stage import ROOT, Failure, Stage
 from bench_sweep import sweep
 from bench_tables import (DELIVERY, MEMORY, STALL, Verdicts, frame_bytes, median, promise_cpu,
@@ -145,8 +145,9 @@ def slow(stage):
 
 
 SCENARIOS = {"fanout": fanout, "hot": hot, "idle": idle, "slow": slow, "storm": storm,
+             "tickets": tickets,
              "rooms": rooms, "ingest": ingest, "lanes": lanes, "sweep": sweep}
-ROUNDS = {"fanout": 3, "hot": 3, "storm": 3, "rooms": 3}  # 1 for all others
+ROUNDS = {"fanout": 3, "hot": 3, "storm": 3, "rooms": 3, "tickets": 5}  # 1 for all others
 SECONDS = {"ingest": 30}  # 8 for all others
 
 
@@ -172,7 +173,7 @@ def parse():
     )
     add = parser.add_argument
     add("scenario", choices=[*SCENARIOS, "all", "guard"])
-    add("--rounds", type=int, help="interleaved rounds (fanout, hot, storm, rooms: 3; others: 1)")
+    add("--rounds", type=int, help="interleaved rounds (tickets: 5; fanout, hot, storm, rooms: 3; others: 1)")
     add("--seconds", type=int, help="measured time of a run (ingest: 30; others: 8)")
     add("--viewers", type=int, help="another number of viewers than the scenario's")
     add("--stall-seconds", type=int, default=30, help="slow: how long they stop reading (30)")

@@ -1,7 +1,12 @@
 """The scenarios of scripts/bench about connections, rooms, Redis and lanes. Like those of bench.py
 each prints a table of its runs and one of its promises, and returns whether they were kept."""
 
+import os
+import statistics
+import subprocess
+
 from bench_peers import Peers, show_opening
+from bench_stage import SERVER_CORE, pinned
 from bench_tables import Verdicts, figure, frame_bytes, median, promise_delivery, show_runs, worst
 from bench_watch import promise_counts, redis_info, watched
 
@@ -105,6 +110,71 @@ def promise_storm(ours, floors):
     grown = max(run["second"]["pss_bytes"] / run["first"]["pss_bytes"] for run in ours)
     verdicts.most("memory after it over that after the first", grown, 1.2, " ×")
     verdicts.exactly("viewers that failed or were closed", worst(ours, "closed"), 0)
+    return verdicts.show()
+
+
+TICKETS = [
+    ("CPU µs/viewer", "connect_us", 1, 1),
+    ("of it ksoftirqd", "ksoftirqd_us", 1, 1),
+    ("in s", "first.seconds", 1, 2),
+    ("MB", "first.pss_bytes", 1e-6, 2),
+    ("closed", "closed", 1, 0),
+]
+
+
+def bare_check(stage, alg):
+    """CPU µs of one check of a ticket with OpenSSL alone, on the core that halley has."""
+    command = pinned(SERVER_CORE, [stage.options.bench, "tickets", alg])
+    stage.commands.append(command)
+    return float(subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60).stdout)
+
+
+def tickets(stage):
+    """10,000 viewers connect at once: without tickets, with HS256, with ES256; and bare checks."""
+    viewers = stage.options.viewers or 10000
+    load = {"viewers": viewers, "rate": 0, "warmup": 0, "waves": 2, "settle": 1, "sources": 4}
+    redis = stage.redis()
+    runs, checks = {"open": []}, {"HS256": [], "ES256": []}
+    for alg in checks:
+        folder = os.path.join(stage.folder, alg)
+        command = [stage.options.bench, "tickets", alg, str(viewers), folder]
+        subprocess.run(command, check=True, timeout=120)
+        runs[alg] = []
+    for number in range(1, stage.options.rounds + 1):
+        for name, those in runs.items():
+            conf, more, query = [], {}, ""
+            if name != "open":
+                folder = os.path.join(stage.folder, name)
+                conf = ["auth.mode=jwt", f"key.bench.alg={name}", f"key.bench.file={folder}/key"]
+                more = {"ticket_file": f"{folder}/tickets", "user_length": 0}
+                query = "?ticket_id={ticket}"
+                checks[name].append(bare_check(stage, name))
+            server, url = stage.halley(redis, *conf)
+            run = stage.measure(f"{name} {number}", server, url + query, 0.2, **load, **more)
+            name_waves(run)
+            run["connect_us"] = run["first"]["cpu_us_per_viewer"]
+            run["ksoftirqd_us"] = run["first"]["ksoftirqd_us_per_viewer"]
+            those.append(run)
+            stage.stop(server)
+    show_runs(TICKETS, stage.runs, [(f"{name}, median", those) for name, those in runs.items()])
+    return promise_tickets(runs, {alg: statistics.median(us) for alg, us in checks.items()})
+
+
+def promise_tickets(runs, checks):
+    verdicts = Verdicts()
+    bare = median(runs["open"], "connect_us")
+    verdicts.note("connect CPU without tickets", bare, " µs")
+    for alg, us in checks.items():
+        verdicts.note(f"a bare check, {alg}", us, " µs")
+    verdicts.most("connect CPU with HS256: 1.5 × without", median(runs["HS256"], "connect_us"),
+                  1.5 * bare, " µs")
+    verdicts.most("connect CPU with ES256: without + 1.3 × a bare check",
+                  median(runs["ES256"], "connect_us"), bare + 1.3 * checks["ES256"], " µs")
+    for alg in checks:
+        over = median(runs[alg], "connect_us") - bare
+        verdicts.note(f"… of {alg} over that without, in bare checks", over / checks[alg], " ×")
+    worst_closed = max(worst(those, "closed") for those in runs.values())
+    verdicts.exactly("viewers that failed or were closed", worst_closed, 0)
     return verdicts.show()
 
 

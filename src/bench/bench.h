@@ -15,6 +15,7 @@
 #include "bench/latency.h"
 #include "bench/order.h"
 #include "bench/stamp.h"
+#include "bench/tickets.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -56,6 +57,7 @@ struct bench_options {
     const char *lane;
     const char *source;
     const char *json;
+    const char *ticket_file;
     const char *label;
     const char *headers[BENCH_HEADERS_MAX];
     size_t header_count;
@@ -86,6 +88,7 @@ struct bench_options {
     double stall_rcvbuf;
     double pid;
     bool quiet;
+    struct ticket_list tickets; /* of ticket_file */
 };
 
 /* Fills *out from argv, with defaults and the preset's texts. Returns 0, or EXIT_USE after saying

@@ -42,6 +42,8 @@ int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "floor") == 0)
         return floor_main(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "tickets") == 0)
+        return tickets_main(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "run") == 0)
         return run_main(argc - 1, argv + 1);
     return run_main(argc, argv);

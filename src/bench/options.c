@@ -34,7 +34,7 @@ struct rule {
     }
 
 static const struct rule rules[] = {
-    TEXT("url", url, "URL", "where viewers connect; {room} {index} {user} are replaced"),
+    TEXT("url", url, "URL", "where viewers connect; {room} {index} {user} {ticket} are replaced"),
     TEXT("as", as, "NAME",
          "how they speak: halley (default), engineio3, engineio4, nchan, nats, mqtt, raw"),
     TEXT("hello", hello, "TEXT", "first text a viewer sends"),
@@ -43,6 +43,8 @@ static const struct rule rules[] = {
     TEXT("join", join, "TEXT", "text that joins; {room} {index} {user} are replaced"),
     TEXT("ready", ready, "TEXT", "a viewer is ready when a text with this comes; empty: at once"),
     TEXT("subprotocol", subprotocol, "NAME", "Sec-WebSocket-Protocol"),
+    TEXT("ticket-file", ticket_file, "FILE",
+         "one ticket a line for {ticket}, dealt out in turn; `halley-bench tickets` makes them"),
     {.name = "header",
      .argument = "LINE",
      .kind = KIND_HEADER,
@@ -130,7 +132,8 @@ static const struct preset {
 static void usage(void)
 {
     printf("usage: halley-bench [run] --url ws://HOST:PORT/PATH [option]…\n"
-           "       halley-bench floor --listen ADDRESS:PORT [option]…   (floor --help)\n\n"
+           "       halley-bench floor --listen ADDRESS:PORT [option]…   (floor --help)\n"
+           "       halley-bench tickets HS256|RS256|ES256 [COUNT FOLDER]\n\n"
            "Opens viewers, publishes at a steady rate, and says what arrived, when, and what it "
            "cost the server.\n"
            "Exit codes: 0 all arrived in order, 1 not so, 64 usage, 69 server unreachable, 70 "
@@ -259,6 +262,8 @@ static int check(struct bench_options *options)
     if (!options->url)
         return complain("is needed", "url", NULL);
     if (check_rooms(options))
+        return EXIT_USE;
+    if (options->ticket_file && tickets_load(options->ticket_file, &options->tickets) != 0)
         return EXIT_USE;
     if (strcmp(options->lane, "high") != 0 && strcmp(options->lane, "normal") != 0)
         return complain("normal or high is wanted", "lane", options->lane);

@@ -69,6 +69,10 @@ static void expand(struct client *client, const struct bench_viewer *viewer, uin
         } else if (strncmp(text, "{user}", 6) == 0) {
             user_name(client, viewer, out);
             text += 6;
+        } else if (strncmp(text, "{ticket}", 8) == 0 && client->options->tickets.count > 0) {
+            const struct ticket_list *tickets = &client->options->tickets;
+            buf_text(out, tickets->lines[viewer->index % tickets->count]);
+            text += 8;
         } else {
             buf_byte(out, *text++);
         }

@@ -2,9 +2,11 @@
 // Tickets that carry their claims (auth.mode = jwt): who gets in, what viewers are told, what a ticket allows, its end and its renewal.
 
 import crypto from 'node:crypto';
+import fs from 'node:fs';
 import { createRequire } from 'node:module';
+import path from 'node:path';
 
-import { Halley, Native, WsRaw, assert, atEnd, check, equal, finish, refusal, run, halleyBin, until, within } from './lib.mjs';
+import { Halley, Native, WsRaw, assert, atEnd, check, equal, finish, halleyBin, refusal, root, run, until, within } from './lib.mjs';
 import { Issuer, now } from './lib_tickets.mjs';
 
 const require = createRequire(import.meta.url);
@@ -282,6 +284,27 @@ await check('refresh with a ticket that runs out soon brings the end nearer', as
 
 // ---- operators
 
+await check('docs/operations.md: its tickets in Node and Python let their user in', async () => {
+    const text = fs.readFileSync(path.join(root, 'docs/operations.md'), 'utf8');
+    const part = text.slice(text.indexOf('### Tickets'), text.indexOf('## Command line'));
+    const secret = crypto.randomBytes(32).toString('base64');
+    const daemon = await Halley.start({ set: { 'auth.mode': 'jwt', 'key.main.secret': `base64:${secret}` } });
+    for (const [language, command] of [
+        ['js', ['node', '-e']],
+        ['python', ['python3', '-c']],
+    ]) {
+        const code = new RegExp(`\\n\`\`\`${language}\\n([^]*?)\`\`\``).exec(part)[1];
+        assert(code.trim().split('\n').length <= 6, `${language}: five lines or little more`);
+        const made = await run('env', [`HALLEY_TICKET_SECRET=base64:${secret}`, ...command, code]);
+        equal(made.code, 0, `${language}: exit code, stderr: ${made.stderr}`);
+        const viewer = await Native.open(daemon.port, { query: { ticket_id: issuer.remember(made.stdout.trim()) } });
+        equal(viewer.welcome.user, 'alice', `${language}: user`);
+        equal((await viewer.notice('joined')).room, '42', `${language}: its room`);
+        viewer.destroy();
+    }
+    await daemon.stop();
+});
+
 await check('metrics say what became of tickets, the log says why, and holds none', async () => {
     for (const result of ['ok', 'missing', 'malformed', 'expired', 'room', 'other_user'])
         assert((await halley.metric('halley_tickets_total', `result="${result}"`)) > 0, `result ${result}`);
@@ -306,7 +329,6 @@ await check('/v1/config hides secrets; -t tells of a bad key with file and line'
 });
 
 await check('SIGHUP: a new key for new connections; the old one’s viewers stay', async () => {
-    const fs = await import('node:fs');
     const conf = `${issuer.folder}/halley.conf`;
     const write = (keys) =>
         fs.writeFileSync(
