@@ -115,7 +115,8 @@ struct conf {
         uint32_t pending;       /* publishes that wait for Redis at most */
         uint32_t output_bytes;  /* unsent bytes per Redis connection at most */
         uint32_t message_bytes; /* longest payload taken from the broker or over HTTP */
-        uint32_t total_ttl_ms;  /* of running totals after the last message */
+        uint32_t session_ttl_ms;
+        uint32_t total_ttl_ms; /* of running totals after the last message */
     } broker;
     struct {
         uint32_t slice; /* viewers flushed per loop turn */
@@ -147,6 +148,7 @@ struct conf {
         uint64_t log_bytes;     /* all frame logs of one worker */
         uint32_t mailbox;       /* messages that wait for one worker, per lane */
         uint32_t admin_requests;
+        uint32_t user_connections; /* of one user on this node; 0: no bound */
         uint32_t refused_messages; /* a minute and viewer, past it 1008 */
         uint32_t user_rate;        /* messages a second and user on this node; 0: no limit */
         uint32_t user_burst;

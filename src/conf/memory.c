@@ -11,6 +11,7 @@ enum {
     ROOM_BYTES = 1024,  /* a room on one worker: name, table, three logs without their frames */
     OPEN_MESSAGE_BYTES = 9216,  /* a wslay context */
     FRAME_OVERHEAD_BYTES = 512, /* around data */
+    SESSION_BYTES = 320,        /* a session and its user's count, on the main thread */
     PENDING_BYTES = 96,         /* a question that waits for Redis' answer */
     RATES_BYTES = 32,           /* a viewer's table of rates with malloc's own, */
     RATE_BYTES = 8,             /* and each type in it */
@@ -98,6 +99,7 @@ static void viewers(struct sum *sum, const struct conf *conf, uint64_t connectio
              : times(connections, RATES_BYTES + (uint64_t)conf->limited_types * RATE_BYTES),
          "connections x (%d B + %" PRIu32 " types with a rate x %d B)", RATES_BYTES,
          conf->limited_types, RATE_BYTES);
+    line(sum, "sessions", times(connections, SESSION_BYTES), "connections x %d B", SESSION_BYTES);
     line(sum, "handshakes", times(connections, conf->limits.head_bytes),
          "connections x limits.head_bytes");
     line(sum, "addresses", times(times(workers, conf->limits.addresses), ADDRESS_BYTES),

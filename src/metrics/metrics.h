@@ -31,6 +31,10 @@
     X(CLOSE_TRY_LATER, 1013, WARN, "try_later", "a limit of the node is reached")                  \
     X(CLOSE_TICKET_EXPIRED, 4001, DEBUG, "ticket_expired", "the ticket expired")                   \
     X(CLOSE_TOO_SLOW, 4008, INFO, "too_slow", "the viewer did not read fast enough")               \
+    X(CLOSE_REPLACED, 4009, DEBUG, "replaced",                                                     \
+      "replaced by a newer connection of the same session")                                        \
+    X(CLOSE_USER_CONNECTIONS, 4012, INFO, "user_connections",                                      \
+      "too many connections of the user (limits.user_connections)")                                \
     X(CLOSE_KICKED, 4010, INFO, "kicked", "kicked by an operator or backend")                      \
     X(CLOSE_HEARTBEAT, 4011, DEBUG, "heartbeat", "no sign of life")                                \
     X(CLOSE_FRAME_TIMEOUT, 1008, INFO, "frame_timeout", "a message stayed unfinished")             \
@@ -200,6 +204,8 @@ struct worker_metrics {
       "Orders and questions received from other nodes and backends.")                              \
     X(orders_connections, COUNTER, "halley_orders_total", "op=\"connections\"", "")                \
     X(orders_answer, COUNTER, "halley_orders_total", "op=\"answer\"", "")                          \
+    X(orders_replace, COUNTER, "halley_orders_total", "op=\"replace\"", "")                        \
+    X(sessions, GAUGE, "halley_sessions", "", "Sessions whose newest connection is here.")         \
     X(history_added, COUNTER, "halley_history_published_total", "result=\"added\"",                \
       "Publishes of types with history, by what became of them.")                                  \
     X(history_repeats, COUNTER, "halley_history_published_total", "result=\"repeat\"", "")         \

@@ -3,6 +3,7 @@
  *      node.c      start, stop, signals, reload, watchdog
  *      dispatch.c  broker -> message -> policy -> workers; held rooms; publishes
  *      users.c     messages, orders and questions about one user, over all nodes
+ *      sessions.c  one connection per session, so many per user
  *      queue.c     viewers' messages into the streams of their queues
  *      merge.c     windows of merged types: merge_up.c before the broker, merge_down.c before the workers
  *      publish.c   messages with history: numbered, kept, published
@@ -125,7 +126,11 @@ struct node {
     struct link queries;
     struct link questions; /* about users, in order of time */
     uint64_t question_id;  /* of the newest */
-    uv_timer_t gather;     /* until the first question's time is over */
+    struct map sessions;   /* whose newest connection is here */
+    struct link sessions_held;
+    struct link sessions_unclaimed;
+    struct map user_counts;
+    uv_timer_t gather; /* until the first question's time is over */
 };
 
 /* dispatch.c */
@@ -169,6 +174,15 @@ void users_ask(struct node *node, enum query_kind kind, struct bytes user,
 void users_answered(struct node *node, struct worker_query *query); /* by the workers here */
 void users_abandoned(struct worker_query *query);                   /* they never will */
 void users_abandon(struct node *node); /* answers every request that still waits: the node stops */
+
+/* sessions.c */
+void sessions_opened(struct node *node, const struct command *command);
+void sessions_closed(struct node *node, const struct command *command);
+/* Another node has a newer connection of the session than this one. */
+void sessions_replaced(struct node *node, struct bytes user, struct bytes session,
+                       struct bytes connection);
+void sessions_tick(struct node *node); /* renews what Redis knows */
+void sessions_free(struct node *node);
 
 /* queue.c */
 void queue_append(struct node *node, const struct command *command, struct publish *publish);

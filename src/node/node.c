@@ -213,6 +213,12 @@ static void on_command(struct node *node, struct command *command)
     case COMMAND_TICKET_BIND:
         tickets_bind(node, command);
         break;
+    case COMMAND_OPENED:
+        sessions_opened(node, command);
+        break;
+    case COMMAND_CLOSED:
+        sessions_closed(node, command);
+        break;
     case COMMAND_QUERY_DONE:
         api_query_done(node, command->object);
         break;
@@ -303,6 +309,7 @@ static void on_tick(uv_timer_t *timer)
     totals_expire(&node->totals, uv_now(&node->loop), node->conf->broker.total_ttl_ms);
     struct backlog_bounds kept = history_bounds(node);
     backlog_expire(&node->backlog, &kept, uv_now(&node->loop));
+    sessions_tick(node);
     feed_watchdog(node);
 }
 
@@ -443,6 +450,8 @@ int node_run(struct conf *conf, const struct node_options *options)
     list_init(&node->lingering);
     list_init(&node->queries);
     list_init(&node->questions);
+    list_init(&node->sessions_held);
+    list_init(&node->sessions_unclaimed);
     node->question_id = random_seed();
     sampler_init(&node->sampler);
     list_init(&node->marks.list);
@@ -456,6 +465,7 @@ int node_run(struct conf *conf, const struct node_options *options)
     uv_run(&node->loop, UV_RUN_DEFAULT);
     listen_release(&node->listeners);
     dispatch_free_rooms(node);
+    sessions_free(node);
     merges_fini(node);
     sampler_fini(&node->sampler);
     tickets_free(node);

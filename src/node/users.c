@@ -6,6 +6,7 @@
  *     {"op":"connections","user":"alice","node":"n1","query":"…"}  a question of node n1
  * and on <prefix>:node:<node> for that node alone
  *     {"op":"answer","query":"…","count":2,"connections":[…]}      what another node knows
+ *     {"op":"replace","user":…,"session":…,"connection":…}         a newer connection of the session is elsewhere
  *
  * Redis tells how many nodes listen, so a question is complete as soon as that many have answered; a second is the
  * limit for those that don't.
@@ -251,12 +252,16 @@ struct order {
     struct bytes user;
     struct bytes node;
     struct bytes query;
+    struct bytes session;
+    struct bytes connection;
     struct json_span count;
     struct json_span connections;
     char op_text[16];
     char user_text[USER_NAME_MAX];
     char node_text[ROOM_NAME_MAX];
     char query_text[QUESTION_ID_MAX];
+    char session_text[ROOM_NAME_MAX];
+    char connection_text[ROOM_NAME_MAX];
 };
 
 static bool take_text(struct json_span value, char *scratch, size_t cap, struct bytes *out)
@@ -268,11 +273,13 @@ static bool take_text(struct json_span value, char *scratch, size_t cap, struct 
 
 static bool order_parse(struct node *node, struct bytes payload, struct order *order)
 {
-    enum { OP, USER, NODE, QUERY, COUNT_FIELD, CONNECTIONS, FIELDS };
+    enum { OP, USER, NODE, QUERY, SESSION, CONNECTION, COUNT_FIELD, CONNECTIONS, FIELDS };
     struct json_field fields[FIELDS] = {[OP] = {.name = "op"},
                                         [USER] = {.name = "user"},
                                         [NODE] = {.name = "node"},
                                         [QUERY] = {.name = "query"},
+                                        [SESSION] = {.name = "session"},
+                                        [CONNECTION] = {.name = "connection"},
                                         [COUNT_FIELD] = {.name = "count"},
                                         [CONNECTIONS] = {.name = "connections"}};
     if (json_object(payload, (int)most(node->conf->limits.json_depth, ANSWER_DEPTH), fields,
@@ -286,7 +293,11 @@ static bool order_parse(struct node *node, struct bytes payload, struct order *o
            take_text(fields[NODE].value, order->node_text, sizeof(order->node_text),
                      &order->node) &&
            take_text(fields[QUERY].value, order->query_text, sizeof(order->query_text),
-                     &order->query);
+                     &order->query) &&
+           take_text(fields[SESSION].value, order->session_text, sizeof(order->session_text),
+                     &order->session) &&
+           take_text(fields[CONNECTION].value, order->connection_text,
+                     sizeof(order->connection_text), &order->connection);
 }
 
 /* A question or a kick by somebody else: the workers are asked, users_answered() goes on. */
@@ -364,7 +375,11 @@ void users_on_order(struct node *node, struct bytes payload)
     } else if (bytes_is(order.op, "answer") && name_is_room(order.query)) {
         metric_add(&node->metrics.orders_answer, 1);
         take_answer(node, &order);
+    } else if (bytes_is(order.op, "replace") && name_is_user(order.user) &&
+               name_is_room(order.session)) {
+        metric_add(&node->metrics.orders_replace, 1);
+        sessions_replaced(node, order.user, order.session, order.connection);
     } else {
-        dispatch_bad(node, "op must be answer", shown, payload);
+        dispatch_bad(node, "op must be answer or replace, with what belongs to it", shown, payload);
     }
 }

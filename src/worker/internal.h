@@ -79,8 +79,9 @@ struct extras {
 
 struct viewer {
     int fd;
-    uint8_t state : 4;    /* enum viewer_state; written by viewer_set_state() alone */
-    uint8_t protocol : 4; /* index of its adapter; 0: none (not upgraded yet, or echo) */
+    uint8_t state : 3;    /* enum viewer_state; written by viewer_set_state() alone */
+    bool listed : 1;      /* the node knows of it: user's connections, sessions */
+    uint8_t protocol : 3; /* index of its adapter; 0: none (not upgraded yet, or echo) */
     bool echo : 1;
     bool blocked : 1;     /* the socket takes no more: on the blocked list until it is writable */
     bool paused : 1;      /* not read while its own answers wait */
@@ -450,6 +451,9 @@ struct found {
 /* The open viewers of a user, to be looked up one by one with viewer_find() (one may close the others). Valid until the
  * next call; none where memory is out. */
 const struct found *users_find(struct worker *worker, struct bytes user, size_t *count);
+/* Tells the node of a viewer that has a session, or whose user's connections are bounded; and that it has gone. */
+void users_enlist(struct worker *worker, struct viewer *viewer);
+void users_delist(struct worker *worker, struct viewer *viewer);
 void user_deliver(struct worker *worker, const struct message *message);
 
 /* query.c */

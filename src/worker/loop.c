@@ -260,6 +260,12 @@ static void on_command(struct worker *worker, struct command *command)
     case COMMAND_TICKET_ANSWER:
         tickets_answered(worker, command);
         break;
+    case COMMAND_CLOSE: {
+        struct viewer *viewer = viewer_find(worker, command->slot, command->id);
+        if (viewer)
+            viewer_close(worker, viewer, (enum close_reason)command->result);
+        break;
+    }
     case COMMAND_CONF:
         take_conf(worker, command->object);
         break;

@@ -61,6 +61,11 @@ static void describe(struct worker *worker, const struct viewer *viewer, struct 
         worker->now_ms - viewer->written_ms, info.tcpi_rtt / 1000, info.tcpi_rtt % 1000,
         info.tcpi_snd_mss, viewer->blocked ? "true" : "false", viewer->passive ? "true" : "false",
         outbox_pending(viewer), viewer->skipped);
+    struct bytes session = bytes_str(viewer_session(viewer));
+    if (session.len > 0) {
+        out->len -= sizeof("\"rooms\":[") - 1;
+        buf_printf(out, "\"session\":\"%.*s\",\"rooms\":[", (int)session.len, session.data);
+    }
     for (const struct member *member = viewer->members; member; member = member->next) {
         describe_room(out, viewer, member);
         if (member->next)

@@ -5,7 +5,7 @@
  */
 #include "worker/internal.h"
 
-#include "base/clock.h"
+#include "base/log.h"
 
 static void add_found(struct worker *worker, const struct viewer *viewer)
 {
@@ -41,6 +41,39 @@ const struct found *users_find(struct worker *worker, struct bytes user, size_t 
     }
     *count = worker->found.failed ? 0 : worker->found.len / sizeof(struct found);
     return (const struct found *)(const void *)worker->found.data;
+}
+
+static void tell_node(struct worker *worker, const struct viewer *viewer, enum command_kind kind,
+                      struct bytes connection)
+{
+    struct command *command = command_create_for(kind, bytes_str(viewer_session(viewer)),
+                                                 connection, bytes_str(viewer->user));
+    if (!command) {
+        log_limited(LOG_LEVEL_ERROR, "out of memory: the node counts a user's connections wrong",
+                    LOG_STR("user", viewer->user));
+        return;
+    }
+    command->slot = viewer->slot;
+    command->id = viewer->id;
+    worker_tell_node(worker, command);
+}
+
+void users_enlist(struct worker *worker, struct viewer *viewer)
+{
+    char connection[CONNECTION_ID_LEN + 1];
+    if (!viewer->has_session && worker->conf->limits.user_connections == 0)
+        return;
+    viewer_connection_id(worker, viewer, connection);
+    viewer->listed = true;
+    tell_node(worker, viewer, COMMAND_OPENED, bytes_str(connection));
+}
+
+void users_delist(struct worker *worker, struct viewer *viewer)
+{
+    if (!viewer->listed)
+        return;
+    viewer->listed = false;
+    tell_node(worker, viewer, COMMAND_CLOSED, (struct bytes){0});
 }
 
 static void queue_frame(struct worker *worker, struct viewer *viewer, enum lane lane,

@@ -113,7 +113,7 @@ void viewer_set_state(struct worker *worker, struct viewer *viewer, enum viewer_
     _Atomic uint64_t *gauge = gauge_of(worker, viewer);
     if (gauge)
         metric_sub(gauge, 1);
-    viewer->state = (unsigned)state & 0xfu;
+    viewer->state = (unsigned)state & 0x7u;
     gauge = gauge_of(worker, viewer);
     if (gauge)
         metric_add(gauge, 1);
@@ -168,6 +168,7 @@ void viewer_rearm(struct worker *worker, struct viewer *viewer)
 
 static void forget_user(struct worker *worker, struct viewer *viewer)
 {
+    users_delist(worker, viewer);
     if (viewer->user_node.hash || viewer->user_node.next)
         map_remove(&worker->users, &viewer->user_node);
     viewer->user_node = (struct map_node){0};
@@ -357,6 +358,7 @@ int viewer_opened(struct worker *worker, struct viewer *viewer)
         struct bytes name = bytes_str(viewer->user);
         if (map_add(&worker->users, &viewer->user_node, map_hash(name.data, name.len) | 1) != 0)
             return UV_ENOMEM;
+        users_enlist(worker, viewer);
     }
     return 0;
 }

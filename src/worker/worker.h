@@ -24,6 +24,7 @@ enum command_kind {
     COMMAND_ROOM_REFUSED, /* text: room; the node can't take it (limits.rooms) */
     COMMAND_PUBLISHED, /* viewer, ref, result, text: id (may be empty); the fate of a COMMAND_PUBLISH */
     COMMAND_TICKET_ANSWER, /* viewer, ref (number of the inquiry), result: enum auth_result, payload: claims that were found */
+    COMMAND_CLOSE,  /* viewer; result: enum close_reason */
     COMMAND_CONF,   /* object: struct conf with a reference for the worker */
     COMMAND_QUERY,  /* object: struct worker_query */
     COMMAND_STOP,   /* say goodbye to all viewers, close, then answer COMMAND_STOPPED */
@@ -36,6 +37,8 @@ enum command_kind {
     COMMAND_MERGE, /* text: room; waiters, type and newest envelope; user where limits.user_rate is set */
     COMMAND_TICKET_FIND, /* payload: an opaque ticket; answered by COMMAND_TICKET_ANSWER, as is */
     COMMAND_TICKET_BIND, /* room: a ticket's digest, payload: whom it belongs to, until_s */
+    COMMAND_OPENED,      /* viewer; text: session (may be empty), connection, user */
+    COMMAND_CLOSED,      /* viewer; text: session (may be empty), nothing, user */
     COMMAND_QUERY_DONE,
     COMMAND_STOPPED
 };
