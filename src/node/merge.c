@@ -9,7 +9,9 @@ static void on_tick(uv_timer_t *timer)
         merger_end_all(&node->ups);
     merge_up_tick(node, now);
     merge_down_tick(node, now);
-    if (node->ups.entries.count > 0 || node->downs.entries.count > 0)
+    bool over = node->ups.entries.count == 0 &&
+                (node->merge_stopping || node->downs.entries.count == 0); /* nobody is left below */
+    if (!over)
         return;
     uv_timer_stop(timer);
     if (node->merge_stopping)

@@ -120,6 +120,20 @@ static void pass__the_mix_of_types_is_kept(void **state)
     sampler_fini(&run.sampler);
 }
 
+/* Types that come in step with what passes: one saved-up share for all of them would always pick the same. */
+static void pass__the_mix_is_kept_when_types_come_in_turns(void **state)
+{
+    (void)state;
+    struct run run;
+    run_start(&run, 5);
+    for (int i = 0; i < 200 * 60; i++, run.now += 5)
+        offer(&run, i % 10 < 7 ? CHAT : i % 10 < 9 ? ENTER : POLL);
+    assert_in_range(run.passed[CHAT], 820, 870);
+    assert_in_range(run.passed[ENTER], 230, 250);
+    assert_in_range(run.passed[POLL], 115, 125);
+    sampler_fini(&run.sampler);
+}
+
 static void pass__all_again_soon_after_a_flood(void **state)
 {
     (void)state;
@@ -166,6 +180,7 @@ int run_sample_tests(void)
         cmocka_unit_test(pass__the_rate_of_a_steady_flood_each_second),
         cmocka_unit_test(pass__no_second_has_more),
         cmocka_unit_test(pass__the_mix_of_types_is_kept),
+        cmocka_unit_test(pass__the_mix_is_kept_when_types_come_in_turns),
         cmocka_unit_test(pass__all_again_soon_after_a_flood),
         cmocka_unit_test(rooms__have_shares_of_their_own_and_are_forgotten),
     };
