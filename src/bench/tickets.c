@@ -45,8 +45,12 @@ int tickets_load(const char *path, struct ticket_list *out)
     for (size_t i = 0; i < text.len; i++)
         count += text.data[i] == '\n' && i > 0 && text.data[i - 1] != '\n';
     out->lines = calloc(count ? count : 1, sizeof(char *));
-    if (!out->lines || text.failed)
+    if (!out->lines || text.failed) {
+        fprintf(stderr, "halley-bench: --ticket-file %s: out of memory\n", path);
+        free(out->lines);
+        buf_fini(&text);
         return -1;
+    }
     out->count = 0;
     char *rest = text.data; /* kept for as long as the process lives */
     text.data[text.len - 1] = '\0';
@@ -54,7 +58,12 @@ int tickets_load(const char *path, struct ticket_list *out)
         if (*line && out->count < count)
             out->lines[out->count++] = line;
     }
-    return out->count > 0 ? 0 : -1;
+    if (out->count > 0)
+        return 0;
+    fprintf(stderr, "halley-bench: --ticket-file %s: holds no ticket\n", path);
+    free(out->lines);
+    buf_fini(&text);
+    return -1;
 }
 
 /* What signs, and what is measured. */

@@ -25,6 +25,8 @@ static void rights__are_those_of_the_claims(void **state)
     assert_true(room(some, "lobby"));
     assert_false(room(some, "4") || room(some, "421") || room(some, "team") ||
                  room(some, "tean-7"));
+    assert_false(
+        grant_allows_room(some, bytes_of("team-7", 4))); /* what stands behind is not its */
     assert_true(grant_allows_type(some, bytes_str("chat")));
     assert_false(grant_allows_type(some, bytes_str("cha")));
     struct grant *all = take(&grants, "{\"sub\":\"a\",\"join\":[\"lobby\"]}");

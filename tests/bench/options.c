@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -88,6 +89,26 @@ static void target__takes_an_address_apart(void **state)
     assert_int_equal(ntohs(((struct sockaddr_in6 *)&target.address)->sin6_port), 80);
 }
 
+static void tickets__are_read_one_a_line(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/halley-test-XXXXXX";
+    struct bench_options options;
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(PARSE(&options, "--url", "ws://h/", "--ticket-file", path), EXIT_USE);
+    assert_int_equal(write(fd, "first\n\nsecond", 13), 13);
+    close(fd);
+    assert_int_equal(PARSE(&options, "--url", "ws://h/", "--ticket-file", path), 0);
+    assert_int_equal(options.tickets.count, 2);
+    assert_string_equal(options.tickets.lines[0], "first");
+    assert_string_equal(options.tickets.lines[1], "second");
+    free(options.tickets.lines[0]); /* all lines stand in one text */
+    free(options.tickets.lines);
+    unlink(path);
+    assert_int_equal(PARSE(&options, "--url", "ws://h/", "--ticket-file", path), EXIT_USE);
+}
+
 static void rooms__are_spread_over_viewers_and_named_with_fixed_width(void **state)
 {
     (void)state;
@@ -115,6 +136,7 @@ int suite_options(void)
         cmocka_unit_test(parse__what_is_out_of_range_or_unknown_is_refused),
         cmocka_unit_test(group__stalling_viewers_are_spread_evenly),
         cmocka_unit_test(target__takes_an_address_apart),
+        cmocka_unit_test(tickets__are_read_one_a_line),
         cmocka_unit_test(rooms__are_spread_over_viewers_and_named_with_fixed_width),
     };
     return cmocka_run_group_tests_name("options", tests, NULL, NULL);

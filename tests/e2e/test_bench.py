@@ -200,6 +200,22 @@ check("a server that dies is caught", die_is_caught)
 check("viewers and halley_delivered_total count the same, /ws", lambda: counts_agree("/ws"))
 check("viewers and halley_delivered_total count the same, Engine.IO 4",
       lambda: counts_agree("/socket.io/?EIO=4&transport=websocket", "--as", "engineio4"))
+def tickets_are_brought():
+    """Tickets of `halley-bench tickets` let its viewers in, under the names that the tickets say."""
+    with tempfile.TemporaryDirectory() as folder:
+        for alg in ("HS256", "ES256"):
+            subprocess.run([BENCH, "tickets", alg, "20", f"{folder}/{alg}"], check=True)
+            daemon = Halley(options={"auth.mode": "jwt", "key.bench.alg": alg,
+                                     "key.bench.file": f"{folder}/{alg}/key"})
+            done = subprocess.run([BENCH, "--url", daemon.url + "?ticket_id={ticket}", "--viewers", "20",
+                                   "--ticket-file", f"{folder}/{alg}/tickets", "--seconds", "1", "--rate", "0",
+                                   "--quiet"], check=False)
+            equal(done.returncode, 0, f"exit code with {alg}")
+            equal(daemon.metric("halley_tickets_total", 'result="ok"'), 20, f"tickets taken, {alg}")
+            daemon.stop()
+
+
+check("tickets: each viewer brings one", tickets_are_brought)
 check("guard: repeats what is past its limit, and judges by the median", guard_judges)
 check("guard: reads what it recorded, and docs/benchmarks.md has all cases", guard_reads_what_it_recorded)
 check("the page is well-formed, needs nothing else, and names its plots", page_is_whole)
