@@ -495,6 +495,7 @@ void worker_join(struct worker *worker)
     merge_fini(worker);
     map_fini(&worker->users);
     map_fini(&worker->rooms);
+    grants_fini(&worker->grants);
     peers_fini(&worker->peers);
     halley_networks_destroy(worker->networks);
     codec_pool_destroy(worker->codecs);
