@@ -8,6 +8,8 @@
 
 extern const struct broker_script script_merge;
 extern const struct broker_script script_publish;
+extern const struct broker_script script_nodes;
+extern const struct broker_script script_presence;
 extern const struct broker_script script_queue;
 extern const struct broker_script script_session_release;
 extern const struct broker_script script_session_renew;

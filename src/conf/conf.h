@@ -170,6 +170,12 @@ struct conf {
         uint32_t timeout_ms; /* from SIGTERM to exit at the latest */
     } drain;
     struct {
+        bool enabled;
+        uint32_t interval_ms;
+        uint32_t timeout_ms;
+        uint32_t rate; /* rooms a second */
+    } presence;
+    struct {
         int format; /* enum log_format */
         int level;  /* enum log_level */
     } log;

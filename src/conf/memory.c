@@ -26,6 +26,7 @@ enum {
     MAILBOX_SLOT_BYTES = 8,
     ADDRESS_BYTES = 56,  /* struct peer, its share of the table, malloc */
     NETWORK_BYTES = 136, /* struct halley_network, its share of the table, malloc */
+    COUNTS_BYTES = 192, /* names of rooms to be written and told, once each, here and at a worker */
     BROKER_CONNECTIONS = 3
 };
 
@@ -136,6 +137,8 @@ static void rooms(struct sum *sum, const struct conf *conf)
     uint64_t workers = conf->server.workers;
     line(sum, "rooms", times(times(workers, conf->limits.rooms), ROOM_BYTES),
          "%" PRIu64 " workers x limits.rooms x %d B", workers, ROOM_BYTES);
+    line(sum, "online counts", conf->presence.enabled ? times(conf->limits.rooms, COUNTS_BYTES) : 0,
+         "limits.rooms x %d B", COUNTS_BYTES);
     line(sum, "frame logs", times(workers, conf->limits.log_bytes),
          "%" PRIu64 " workers x limits.log_bytes", workers);
     line(sum, "mailboxes",

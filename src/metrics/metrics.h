@@ -219,6 +219,17 @@ struct worker_metrics {
       "Messages handed to workers, counted once per worker.")                                      \
     X(gaps, COUNTER, "halley_gaps_total", "",                                                      \
       "Rooms and lanes told that they may have missed something.")                                 \
+    X(presence_batches, COUNTER, "halley_presence_batches_total", "",                              \
+      "Batches of rooms whose counts were written to and read from Redis.")                        \
+    X(presence_rooms, COUNTER, "halley_presence_rooms_total", "", "Rooms in these.")               \
+    X(presence_failed, COUNTER, "halley_presence_failed_total", "",                                \
+      "Batches that Redis did not answer; they are sent again.")                                   \
+    X(presence_waiting, GAUGE, "halley_presence_waiting_bytes", "",                                \
+      "Names of rooms whose changed counts wait to be written (presence.rate) or told.")           \
+    X(presence_told, COUNTER, "halley_presence_told_total", "",                                    \
+      "Counts told to the viewers of a room.")                                                     \
+    X(presence_lost, COUNTER, "halley_presence_lost_total", "",                                    \
+      "Times that Redis had forgotten this node, and was told all counts again.")                  \
     X(admin_refused, COUNTER, "halley_admin_refused_total", "",                                    \
       "Admin requests answered 503 because of limits.admin_requests.")                             \
     X(rate_entries, GAUGE, "halley_rate_entries", "",                                              \

@@ -1,6 +1,7 @@
 #include "node/internal.h"
 
 #include "base/log.h"
+#include "node/presence.h"
 
 #include <stdlib.h>
 
@@ -344,7 +345,7 @@ static void answer_rooms(const struct worker_query *query)
     answer_json(wish->request, 200, &body);
 }
 
-static void answer_room(const struct worker_query *query)
+static void answer_room(const struct node *node, const struct worker_query *query)
 {
     uint64_t viewers = 0;
     uint64_t log_bytes = 0;
@@ -356,9 +357,13 @@ static void answer_room(const struct worker_query *query)
         buf_printf(&workers, "%s%llu", i ? "," : "", (unsigned long long)query->answers[i].count);
     }
     buf_printf(&body,
-               "{\"room\":\"%s\",\"viewers\":%llu,\"viewers_by_worker\":[%.*s],\"log_bytes\":%llu}",
+               "{\"room\":\"%s\",\"viewers\":%llu,\"viewers_by_worker\":[%.*s],\"log_bytes\":%llu",
                query->name, (unsigned long long)viewers, (int)workers.len,
                workers.data ? workers.data : "", (unsigned long long)log_bytes);
+    const struct held *held = dispatch_find(node, bytes_of(query->name, query->name_len));
+    if (held && presence_online(held) != UINT32_MAX)
+        buf_printf(&body, ",\"online\":%u", presence_online(held));
+    BUF_LIT(&body, "}");
     body.failed |= workers.failed;
     buf_fini(&workers);
     answer_json(query->request, 200, &body);
@@ -381,7 +386,7 @@ void api_query_done(struct node *node, struct worker_query *query)
     if (query->kind == QUERY_ROOMS)
         answer_rooms(query);
     else if (query->kind == QUERY_ROOM)
-        answer_room(query);
+        answer_room(node, query);
     else
         users_answered(node, query);
     query_free(query);

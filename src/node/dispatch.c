@@ -2,10 +2,11 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "node/presence.h"
 
 #include <stdlib.h>
 
-static struct held *held_find(const struct node *node, struct bytes name)
+struct held *dispatch_find(const struct node *node, struct bytes name)
 {
     uint32_t hash = map_hash(name.data, name.len);
     for (struct map_node *at = map_chain(&node->rooms, hash); at; at = at->next) {
@@ -18,6 +19,7 @@ static struct held *held_find(const struct node *node, struct bytes name)
 
 static void held_destroy(struct node *node, struct held *held)
 {
+    presence_forget(node, held);
     map_remove(&node->rooms, &held->node);
     metric_set(&node->metrics.rooms, node->rooms.count);
     free(held);
@@ -44,22 +46,25 @@ static struct held *held_create(struct node *node, struct bytes name)
         return NULL;
     }
     metric_set(&node->metrics.rooms, node->rooms.count);
+    presence_begin(node, held);
     return held;
 }
 
 static void tell_room(struct node *node, uint32_t worker, enum command_kind kind, struct bytes room)
 {
     struct command *command = command_create(kind, room, (struct bytes){0});
-    if (command)
+    if (command) {
+        const struct held *held = dispatch_find(node, room);
+        command->online = held ? presence_online(held) : UINT32_MAX;
         worker_post(node->workers[worker], command);
-    else
+    } else
         log_error("out of memory: joins of a room stay unanswered", LOG_BYTES("room", room));
 }
 
 void dispatch_hold(struct node *node, const struct command *command)
 {
     struct bytes name = command_room(command);
-    struct held *held = held_find(node, name);
+    struct held *held = dispatch_find(node, name);
     if (!held)
         held = held_create(node, name);
     if (!held) {
@@ -73,7 +78,7 @@ void dispatch_hold(struct node *node, const struct command *command)
 
 void dispatch_release(struct node *node, const struct command *command)
 {
-    struct held *held = held_find(node, command_room(command));
+    struct held *held = dispatch_find(node, command_room(command));
     if (!held)
         return; /* it was refused */
     held->holders &= ~(1ull << command->worker);
@@ -216,7 +221,7 @@ static void on_message(void *ctx, enum broker_channel channel, struct bytes room
         return;
     }
     if (channel != BROKER_ALL) {
-        const struct held *held = held_find(node, room);
+        const struct held *held = dispatch_find(node, room);
         workers = held ? held->holders : 0;
     }
     if (workers == 0) {
@@ -237,7 +242,7 @@ static void on_message(void *ctx, enum broker_channel channel, struct bytes room
 
 void dispatch_deliver(struct node *node, struct message *message)
 {
-    const struct held *held = message->room.len ? held_find(node, message->room) : NULL;
+    const struct held *held = message->room.len ? dispatch_find(node, message->room) : NULL;
     if (held || message->room.len == 0)
         deliver(node, held ? held->holders : all_workers(node), message);
 }
@@ -245,7 +250,7 @@ void dispatch_deliver(struct node *node, struct message *message)
 static void on_subscribed(void *ctx, struct bytes room)
 {
     struct node *node = ctx;
-    struct held *held = held_find(node, room);
+    struct held *held = dispatch_find(node, room);
     if (!held || held->live)
         return;
     held->live = true;
@@ -266,13 +271,15 @@ static void on_ready(void *ctx, bool ready)
         log_info("broker ready", LOG_UINT("rooms", node->rooms.count));
     else
         log_warn("broker away: viewers stay connected, publishes are refused until it is back");
+    if (ready)
+        presence_on_ready(node);
 }
 
 /* A hole is told in the lane's own order, once per room and lane, to everybody there. */
 static void on_gap(void *ctx, struct bytes room, unsigned lanes)
 {
     struct node *node = ctx;
-    const struct held *held = room.len ? held_find(node, room) : NULL;
+    const struct held *held = room.len ? dispatch_find(node, room) : NULL;
     uint64_t workers = room.len ? (held ? held->holders : 0) : all_workers(node);
     for (int lane = 0; lane < LANE_COUNT && workers != 0; lane++) {
         if (!(lanes & 1u << lane))

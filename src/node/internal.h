@@ -8,6 +8,7 @@
  *      merge.c     windows of merged types: merge_up.c before the broker, merge_down.c before the workers
  *      publish.c   messages with history: numbered, kept, published
  *      tickets.c   what workers ask about tickets
+ *      presence.c  who is online, over all nodes
  *      api.c       what operators and backends ask over HTTP
  *
  * Threads:   the main thread.
@@ -29,7 +30,7 @@
 
 #include <uv.h>
 
-enum { WORKERS_MAX = 64, PAUSE_MS = 5, RING_SLACK = 64 };
+enum { WORKERS_MAX = 64, NODE_TICK_MS = 500, PAUSE_MS = 5, RING_SLACK = 64 };
 
 enum phase { PHASE_RUNNING, PHASE_STOPPING, PHASE_ENDING };
 
@@ -38,12 +39,17 @@ struct held {
     struct map_node node;
     uint64_t holders;   /* bit per worker */
     uint32_t abandoned; /* which of the node's abandonings was its last one */
-    bool live;          /* its subscription is confirmed */
+    uint32_t local;     /* viewers on this node */
+    uint32_t others;    /* … on the others, as last read */
+    bool live : 1;      /* its subscription is confirmed */
+    bool known : 1;     /* others was read */
+    bool changed : 1;   /* local is to be written */
+    bool stale : 1;     /* viewers are to be told */
     uint8_t name_len;
     char name[];
 };
 
-_Static_assert(offsetof(struct held, name) + 10 + sizeof(size_t) <= 48,
+_Static_assert(offsetof(struct held, name) + 10 + sizeof(size_t) <= 64,
                "an idle room is to cost one small allocation");
 
 /* The last holder let go of a room then; void when one came back and left again since. */
@@ -79,6 +85,8 @@ struct ticket_marks {
     struct map map;
     struct link list; /* all of them; looked through from its head, a slice a tick */
 };
+
+struct presence;
 
 struct node {
     struct conf *conf;
@@ -120,6 +128,7 @@ struct node {
     struct limiter user_rates;
     struct limiter room_rates;
     struct backlog backlog; /* history, with `memory:` */
+    struct presence *presence; /* NULL: presence.enabled = no */
     struct map rooms;
     struct link lingering;
     uint32_t abandoned; /* rooms, one by one, modulo 2^32 */
@@ -135,6 +144,7 @@ struct node {
 
 /* dispatch.c */
 extern const struct broker_events node_broker_events;
+struct held *dispatch_find(const struct node *node, struct bytes room);
 void dispatch_hold(struct node *node, const struct command *command);
 void dispatch_release(struct node *node, const struct command *command);
 void dispatch_publish(struct node *node, const struct command *command);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "node/notify.h"
+#include "node/presence.h"
 #include "ws/head.h"
 
 #include <signal.h>
@@ -10,11 +11,11 @@
 #include <sys/resource.h>
 
 enum {
-    TICK_MS = 500,
     FILES_RESERVED = 96,
     FILES_PER_WORKER = 16,
     PARTINGS_MAX = 512, /* refused connections on their way out, per worker */
-    STOP_LEAST_MS = 100
+    STOP_LEAST_MS = 100,
+    LEAVE_MOST_MS = 200
 };
 
 uint64_t node_raise_file_limit(void)
@@ -108,12 +109,24 @@ static void end(struct node *node)
         uv_close((uv_handle_t *)&node->signals[i], NULL);
 }
 
+static void on_leave_timeout(uv_timer_t *timer)
+{
+    end(timer->data);
+}
+
+/* The other nodes are told that this one counts no more; that may not keep it for long. */
+static void leave(struct node *node)
+{
+    uv_timer_start(&node->stop_timer, on_leave_timeout, LEAVE_MOST_MS, 0);
+    presence_leave(node, end);
+}
+
 static void on_stop_timeout(uv_timer_t *timer)
 {
     struct node *node = timer->data;
     log_warn("drain.timeout passed, viewers that are left are cut off",
              LOG_UINT("viewers", atomic_load(&node->connections)));
-    end(node);
+    leave(node);
 }
 
 static void stop(struct node *node, const char *signal_name)
@@ -192,7 +205,7 @@ static void on_signal(uv_signal_t *handle, int number)
 
 void node_merged(struct node *node)
 {
-    end(node);
+    leave(node);
 }
 
 static void on_command(struct node *node, struct command *command)
@@ -218,6 +231,9 @@ static void on_command(struct node *node, struct command *command)
         break;
     case COMMAND_CLOSED:
         sessions_closed(node, command);
+        break;
+    case COMMAND_COUNTS:
+        presence_take_counts(node, command);
         break;
     case COMMAND_QUERY_DONE:
         api_query_done(node, command->object);
@@ -299,8 +315,9 @@ static void on_tick(uv_timer_t *timer)
 {
     struct node *node = timer->data;
     uint64_t now = clock_ms();
-    uint64_t passed = node->ticked_ms ? now - node->ticked_ms : TICK_MS;
-    histogram_add(&node->metrics.loop_lag, passed > TICK_MS ? (passed - TICK_MS) * 1000 : 0);
+    uint64_t passed = node->ticked_ms ? now - node->ticked_ms : NODE_TICK_MS;
+    histogram_add(&node->metrics.loop_lag,
+                  passed > NODE_TICK_MS ? (passed - NODE_TICK_MS) * 1000 : 0);
     node->ticked_ms = now;
     if (node->phase == PHASE_RUNNING)
         dispatch_expire(node);
@@ -310,6 +327,8 @@ static void on_tick(uv_timer_t *timer)
     struct backlog_bounds kept = history_bounds(node);
     backlog_expire(&node->backlog, &kept, uv_now(&node->loop));
     sessions_tick(node);
+    if (node->phase != PHASE_ENDING)
+        presence_tick(node);
     feed_watchdog(node);
 }
 
@@ -351,7 +370,7 @@ static void start_handles(struct node *node)
     uv_check_init(&node->loop, &node->batch_after);
     uv_check_start(&node->batch_after, on_batch_after);
     uv_timer_init(&node->loop, &node->tick);
-    uv_timer_start(&node->tick, on_tick, TICK_MS, TICK_MS);
+    uv_timer_start(&node->tick, on_tick, NODE_TICK_MS, NODE_TICK_MS);
     uv_timer_init(&node->loop, &node->pause);
     merges_init(node);
     uv_timer_init(&node->loop, &node->gather);
@@ -412,7 +431,7 @@ static int start(struct node *node)
     if (open_listeners(node) != 0 || open_admin(node) != 0)
         return EXIT_UNAVAILABLE;
     node->broker = broker_create(&node->loop, node->conf, &node_broker_events, node);
-    if (!node->broker || start_workers(node) != 0)
+    if (!node->broker || presence_create(node) != 0 || start_workers(node) != 0)
         return EXIT_INTERNAL;
     for (uint32_t i = 0; i < node->listeners.addresses; i++)
         log_info("listening", LOG_STR("address", node->listeners.bound[i]),
@@ -464,6 +483,7 @@ int node_run(struct conf *conf, const struct node_options *options)
         return code; /* the process ends: nothing is worth taking apart */
     uv_run(&node->loop, UV_RUN_DEFAULT);
     listen_release(&node->listeners);
+    presence_destroy(node);
     dispatch_free_rooms(node);
     sessions_free(node);
     merges_fini(node);

@@ -53,7 +53,7 @@ struct adapter {
     void (*append_opening)(struct buf *out, const struct opening *opening);
     /* Engine.IO 4: `40{"sid":…}`, the answer to INTENT_CONNECT. NULL elsewhere. */
     void (*append_connected)(struct buf *out, const struct opening *opening);
-    void (*append_message)(struct buf *out, const struct message *message); /* MESSAGE_GAP too */
+    void (*append_message)(struct buf *out, const struct message *message); /* notices too */
     void (*append_reply)(struct buf *out, const struct reply *reply);
     void (*append_notice)(struct buf *out, const struct notice *notice);
     /* HEARTBEAT_NATIVE: WebSocket ping; HEARTBEAT_SERVER: `2`; NULL where the client pings. */

@@ -70,11 +70,9 @@ static void write_pong(struct buf *out, const struct reply *reply)
 {
     BUF_LIT(out, ",\"time_ms\":");
     buf_uint(out, reply->time_ms);
-    if (reply->online_known && reply->room.len > 0) {
+    if (reply->online_rooms.len > 0) {
         BUF_LIT(out, ",\"online\":{");
-        json_quote(out, reply->room);
-        BUF_LIT(out, ":");
-        buf_uint(out, reply->online);
+        buf_bytes(out, reply->online_rooms);
         BUF_LIT(out, "}");
     }
     if (reply->interval_ms > 0) {
@@ -153,6 +151,12 @@ void answer_notice(struct buf *out, const struct notice *notice)
         write_room(out, notice->room);
         write_lane(out, notice->lane);
         break;
+    case NOTICE_ONLINE:
+        BUF_LIT(out, "{\"op\":\"online\"");
+        write_room(out, notice->room);
+        BUF_LIT(out, ",\"online\":");
+        buf_uint(out, notice->count);
+        break;
     case NOTICE_GOODBYE:
         BUF_LIT(out, "{\"op\":\"goodbye\",\"reason\":");
         json_quote(out, bytes_str(notice->reason));
@@ -162,13 +166,17 @@ void answer_notice(struct buf *out, const struct notice *notice)
     BUF_LIT(out, "}");
 }
 
-struct notice answer_gap(const struct message *message)
+bool answer_is_notice(const struct message *message, struct notice *notice)
 {
-    return (struct notice){
-        .kind = NOTICE_GAP,
+    if (message->kind != MESSAGE_GAP && message->kind != MESSAGE_ONLINE)
+        return false;
+    *notice = (struct notice){
+        .kind = message->kind == MESSAGE_GAP ? NOTICE_GAP : NOTICE_ONLINE,
         .room = message->room,
         .lane = message->lane,
+        .count = message->online,
     };
+    return true;
 }
 
 void answer_end_frame(struct buf *out, size_t mark)

@@ -22,8 +22,8 @@ void answer_acknowledgement(struct buf *out, const struct reply *reply);
 /* Appends the native object: {"op":"skipped",…}. */
 void answer_notice(struct buf *out, const struct notice *notice);
 
-/* The notice that a MESSAGE_GAP stands for. */
-struct notice answer_gap(const struct message *message);
+/* The notice that a MESSAGE_GAP or MESSAGE_ONLINE stands for; false: it is a message. */
+bool answer_is_notice(const struct message *message, struct notice *notice);
 
 /* Ends the text frame that ws_frame_begin() opened at mark; takes it back where memory ran out. */
 void answer_end_frame(struct buf *out, size_t mark);

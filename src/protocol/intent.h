@@ -86,7 +86,8 @@ struct reply {
     struct bytes room; /* JOINED; ERROR: where it helps (optional) */
     struct bytes id;   /* ACK: of the message that was taken; empty: none */
     bool online_known;
-    uint64_t online; /* JOINED, PONG (of room) */
+    uint64_t online;           /* JOINED */
+    struct bytes online_rooms; /* PONG: `"42":1240,"43":7`, or empty */
     enum error_code error_code;
     const char *text;        /* ERROR: static sentence */
     uint32_t retry_after_ms; /* ERROR: 0 = left out */
@@ -94,14 +95,14 @@ struct reply {
     uint32_t interval_ms;    /* PONG: the next heartbeat interval */
 };
 
-enum notice_kind { NOTICE_SKIPPED, NOTICE_GAP, NOTICE_GOODBYE };
+enum notice_kind { NOTICE_SKIPPED, NOTICE_GAP, NOTICE_ONLINE, NOTICE_GOODBYE };
 
 /* Something told to a viewer unasked. */
 struct notice {
     enum notice_kind kind;
     struct bytes room; /* empty: of the messages to all */
     enum lane lane;
-    uint32_t count;          /* SKIPPED */
+    uint32_t count;          /* SKIPPED, ONLINE */
     const char *reason;      /* GOODBYE: static word */
     uint32_t retry_after_ms; /* GOODBYE */
 };

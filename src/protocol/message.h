@@ -19,8 +19,9 @@ const char *lane_name(enum lane lane);
 
 enum message_kind {
     MESSAGE_ROOM,
-    MESSAGE_ALL,  /* for every viewer: no room */
-    MESSAGE_USER, /* for all connections of a user: no room */
+    MESSAGE_ALL,    /* for every viewer: no room */
+    MESSAGE_USER,   /* for all connections of a user: no room */
+    MESSAGE_ONLINE, /* a notice in the low lane's order: how many are in the room, on all nodes */
     MESSAGE_GAP /* a notice in the lane's order: messages of this lane and room may be missing here; room empty: of halley:all */
 };
 
@@ -30,6 +31,8 @@ struct message {
     enum lane lane;
     uint16_t type_index; /* into the conf's type table, for counters */
     uint32_t room_hash;  /* map_hash() of room */
+    uint32_t online;     /* MESSAGE_ONLINE */
+    bool silent;         /* MESSAGE_ONLINE: for workers only, viewers are not told */
     struct bytes room;   /* all of these point into this allocation */
     struct bytes user;   /* MESSAGE_USER: whom it is for */
     struct bytes type;

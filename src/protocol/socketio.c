@@ -339,9 +339,9 @@ static void append_notice(struct buf *out, const struct notice *notice)
 
 static void append_message(struct buf *out, const struct message *message)
 {
-    if (message->kind == MESSAGE_GAP) {
-        struct notice gap = answer_gap(message);
-        append_notice(out, &gap);
+    struct notice notice;
+    if (answer_is_notice(message, &notice)) {
+        append_notice(out, &notice);
         return;
     }
     struct pieces pieces = {.count = 0};

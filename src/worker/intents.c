@@ -112,6 +112,7 @@ static void join(struct worker *worker, struct viewer *viewer, struct bytes room
     switch (room_join(worker, viewer, room, ref)) {
     case JOIN_LIVE:
     case JOIN_HELD:
+        counts_fill_joined(room_find(worker, room, map_hash(room.data, room.len)), &joined);
         reply_send(worker, viewer, &joined);
         break;
     case JOIN_WAITS:
@@ -350,7 +351,8 @@ static void pong(struct worker *worker, struct viewer *viewer, const struct inte
     struct reply reply = {.kind = REPLY_PONG,
                           .ref = intent->ref,
                           .time_ms = clock_unix_ms(),
-                          .interval_ms = pulse_next(worker, viewer)};
+                          .interval_ms = pulse_next(worker, viewer),
+                          .online_rooms = counts_print(worker, viewer)};
     metric_add(&worker->metrics.pings_in, 1);
     reply_send(worker, viewer, &reply);
 }

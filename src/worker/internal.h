@@ -11,6 +11,7 @@
  *      users.c     all connections of one user
  *      pulse.c     intervals that networks allow
  *      query.c     operators' questions           loop.c     handles, mailboxes, turns
+ *      counts.c    who is online
  *
  * Threads:   the worker's thread (checked at the entries).
  */
@@ -173,13 +174,18 @@ struct room {
     uint32_t cap;
     uint32_t encoded[ENCODING_COUNT]; /* members per encoding */
     struct halley_lanes_rest rest;    /* while there is no activity */
-    bool live;                        /* subscribed: members get messages */
+    uint32_t online;                  /* on all nodes, as last told; ONLINE_UNKNOWN */
+    bool live : 1;                    /* subscribed: members get messages */
+    bool counted : 1;                 /* written down in worker->counts */
+    bool told : 1;                    /* its members were told `online` */
     uint8_t name_len;
     char name[];
 };
 
 _Static_assert(offsetof(struct room, name) + 10 + sizeof(size_t) <= 96,
                "an idle room is to cost one allocation of 96 bytes");
+
+enum { ONLINE_UNKNOWN = UINT32_MAX };
 
 struct worker {
     struct worker_setup setup;
@@ -261,7 +267,9 @@ struct worker {
     struct adapter_limits adapter_limits;
     char *receive;
     struct buf scratch[ENCODING_COUNT]; /* frames under construction */
-    struct buf reply; /* what the viewer in hand is told, before it is sent in one write */
+    struct buf counts; /* rooms whose count changed since the last tick: counts.c */
+    struct buf online; /* counts for the pong in hand */
+    struct buf reply;  /* what the viewer in hand is told, before it is sent in one write */
     struct viewer *in_hand;
     uint32_t expired_ms; /* last sweep for old frames */
 };
@@ -391,7 +399,7 @@ enum join_result room_join(struct worker *worker, struct viewer *viewer, struct 
                            struct intent_ref ref);
 void room_leave(struct worker *worker, struct member *member);
 void room_leave_all(struct worker *worker, struct viewer *viewer);
-void room_live(struct worker *worker, struct bytes name);
+void room_live(struct worker *worker, struct bytes name, uint32_t online);
 void room_refused(struct worker *worker, struct bytes name);
 void room_deliver(struct worker *worker, const struct message *message);
 void rooms_expire(struct worker *worker);
@@ -400,6 +408,15 @@ void rooms_expire(struct worker *worker);
 struct activity *room_activity(struct worker *worker, struct room *room);
 /* Nothing is on its way any more: what only a busy room needs goes. */
 void room_settle(struct worker *worker, struct activity *activity);
+
+/* counts.c */
+void counts_touch(struct worker *worker, struct room *room); /* before its count changes */
+void counts_flush(struct worker *worker);                    /* each tick */
+void counts_fill_joined(const struct room *room, struct reply *reply);
+/* `"42":1240,"43":7` for the viewer's rooms, as far as it is known; valid until the next call. */
+struct bytes counts_print(struct worker *worker, const struct viewer *viewer);
+/* A MESSAGE_ONLINE came. Returns whether the members are to be told. */
+bool counts_take_online(struct room *room, const struct message *message);
 
 /* flush.c */
 void flush_mark(struct worker *worker,

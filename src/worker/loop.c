@@ -190,6 +190,7 @@ static void on_tick(uv_timer_t *timer)
         update_gauges(worker);
         give_memory_back(worker);
     }
+    counts_flush(worker);
     turn_away_tick(worker);
     peers_expire(&worker->peers, worker->now_ms, ADDRESSES_PER_TICK);
     pulse_tick(worker);
@@ -246,7 +247,7 @@ static void on_command(struct worker *worker, struct command *command)
 {
     switch (command->kind) {
     case COMMAND_ROOM_LIVE:
-        room_live(worker, command_room(command));
+        room_live(worker, command_room(command), command->online);
         break;
     case COMMAND_ROOM_REFUSED:
         room_refused(worker, command_room(command));
@@ -501,6 +502,8 @@ void worker_join(struct worker *worker)
     codec_pool_destroy(worker->codecs);
     for (int e = 0; e < ENCODING_COUNT; e++)
         buf_fini(&worker->scratch[e]);
+    buf_fini(&worker->counts);
+    buf_fini(&worker->online);
     buf_fini(&worker->reply);
     buf_fini(&worker->found);
     free(worker->receive);

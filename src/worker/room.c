@@ -38,6 +38,7 @@ static struct room *room_create(struct worker *worker, struct bytes name, uint32
     memcpy(room->name, name.data, name.len);
     room->name_len = (uint8_t)name.len;
     halley_lanes_rest_init(&room->rest, worker->now_ms);
+    room->online = ONLINE_UNKNOWN;
     struct command *hold = command_create(COMMAND_HOLD, name, (struct bytes){0});
     if (!hold || map_add(&worker->rooms, &room->node, hash) != 0) {
         free(hold);
@@ -248,6 +249,7 @@ enum join_result room_join(struct worker *worker, struct viewer *viewer, struct 
     member->next = viewer->members;
     viewer->members = member;
     viewer->member_count++;
+    counts_touch(worker, room);
     members_set(room, room->count++, member);
     room->encoded[viewer_adapter(viewer)->encoding]++;
     if (room->activity)
@@ -270,6 +272,7 @@ void room_leave(struct worker *worker, struct member *member)
         at = &(*at)->next;
     *at = member->next;
     viewer->member_count--;
+    counts_touch(worker, room);
     struct member *last = room_at(room, --room->count);
     if (last != member) {
         members_set(room, member->index, last);
@@ -297,12 +300,13 @@ void room_leave_all(struct worker *worker, struct viewer *viewer)
 
 /* Its subscription stands: everybody who waited is in. The walk goes backwards, so that a viewer that is closed by its own answer
  * does not disturb it. */
-void room_live(struct worker *worker, struct bytes name)
+void room_live(struct worker *worker, struct bytes name, uint32_t online)
 {
     struct room *room = room_find(worker, name, map_hash(name.data, name.len));
     if (!room || room->live)
         return;
     room->live = true;
+    room->online = online;
     struct intent_ref *refs = calloc(room->count, sizeof(*refs));
     for (uint32_t i = 0; i < room->count; i++) {
         if (refs)
@@ -313,6 +317,7 @@ void room_live(struct worker *worker, struct bytes name)
         if (i >= room->count)
             continue;
         struct reply reply = {.kind = REPLY_JOINED, .room = name};
+        counts_fill_joined(room, &reply);
         if (refs)
             reply.ref = refs[i];
         reply_send(worker, room_at(room, i)->viewer, &reply);
@@ -429,6 +434,8 @@ void room_deliver(struct worker *worker, const struct message *message)
     struct room *room = room_find(worker, message->room, message->room_hash);
     if (!room || !room->live)
         return; /* its last viewer left while the message was on its way, or nobody was let in yet */
+    if (message->kind == MESSAGE_ONLINE && !counts_take_online(room, message))
+        return;
     struct activity *activity = room_activity(worker, room);
     if (!activity) {
         metric_add(&worker->metrics.drops[DROP_NO_MEMORY][message->lane], 1);

@@ -20,7 +20,7 @@ struct worker;
 
 enum command_kind {
     /* node to worker */
-    COMMAND_ROOM_LIVE,    /* text: room; its subscription is confirmed */
+    COMMAND_ROOM_LIVE, /* text: room; its subscription is confirmed; online: UINT32_MAX, not known */
     COMMAND_ROOM_REFUSED, /* text: room; the node can't take it (limits.rooms) */
     COMMAND_PUBLISHED, /* viewer, ref, result, text: id (may be empty); the fate of a COMMAND_PUBLISH */
     COMMAND_TICKET_ANSWER, /* viewer, ref (number of the inquiry), result: enum auth_result, payload: claims that were found */
@@ -39,6 +39,7 @@ enum command_kind {
     COMMAND_TICKET_BIND, /* room: a ticket's digest, payload: whom it belongs to, until_s */
     COMMAND_OPENED,      /* viewer; text: session (may be empty), connection, user */
     COMMAND_CLOSED,      /* viewer; text: session (may be empty), nothing, user */
+    COMMAND_COUNTS, /* payload: records {i32 viewers more or less, u8 length, name of the room} */
     COMMAND_QUERY_DONE,
     COMMAND_STOPPED
 };
@@ -74,6 +75,7 @@ struct command {
         queued; /* PUBLISH: into a queue; the payload is a packed struct queued (protocol/queued.h) */
     bool kept; /* PUBLISH: of a type with history; packed the same way, data is the envelope */
     uint64_t until_s; /* TICKET_BIND: when the ticket expires, Unix time */
+    uint32_t online; /* ROOM_LIVE */
     void *object;
     struct command_merge merge; /* MERGE, MERGED */
     uint32_t room_len;

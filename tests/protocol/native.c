@@ -245,6 +245,14 @@ static void message__a_gap_is_a_notice(void **state)
     expect_message(gap, "{\"op\":\"gap\",\"lane\":\"low\"}");
 }
 
+static void message__an_online_count_is_a_notice(void **state)
+{
+    (void)state;
+    struct message *online = make_message(MESSAGE_ONLINE, "42", NULL, NULL, NULL, NULL);
+    online->online = 1240;
+    expect_message(online, "{\"op\":\"online\",\"room\":\"42\",\"online\":1240}");
+}
+
 static void expect_reply(struct reply reply, const char *expected)
 {
     struct buf out = {0};
@@ -286,11 +294,11 @@ static void reply__pong(void **state)
     expect_reply(reply, "{\"op\":\"pong\",\"ref\":6,\"time_ms\":1700000000000}");
     reply.ref.present = false;
     reply.room = BYTES_LIT("42");
-    reply.online_known = true;
-    reply.online = 1240;
+    reply.online_rooms = BYTES_LIT("\"42\":1240,\"43\":7");
     reply.interval_ms = 25000;
-    expect_reply(reply, "{\"op\":\"pong\",\"time_ms\":1700000000000,\"online\":{\"42\":1240},"
-                        "\"heartbeat\":{\"interval_ms\":25000}}");
+    expect_reply(reply,
+                 "{\"op\":\"pong\",\"time_ms\":1700000000000,\"online\":{\"42\":1240,\"43\":7},"
+                 "\"heartbeat\":{\"interval_ms\":25000}}");
 }
 
 static void notice__tells_what_happened(void **state)
@@ -383,6 +391,7 @@ int run_native_tests(void)
         cmocka_unit_test(message__leaves_out_what_is_empty),
         cmocka_unit_test(message__of_any_length_is_one_frame),
         cmocka_unit_test(message__a_gap_is_a_notice),
+        cmocka_unit_test(message__an_online_count_is_a_notice),
         cmocka_unit_test(reply__joined_and_ack),
         cmocka_unit_test(reply__error),
         cmocka_unit_test(reply__pong),

@@ -312,6 +312,9 @@ static void message__is_an_event_with_one_argument(void **state)
     struct message *gap = make_message(MESSAGE_GAP, "42", NULL, NULL, NULL, NULL);
     gap->lane = LANE_HIGH;
     expect_message(gap, "42[\"halley\",{\"op\":\"gap\",\"room\":\"42\",\"lane\":\"high\"}]");
+    struct message *online = make_message(MESSAGE_ONLINE, "42", NULL, NULL, NULL, NULL);
+    online->online = 7;
+    expect_message(online, "42[\"halley\",{\"op\":\"online\",\"room\":\"42\",\"online\":7}]");
 }
 
 static void expect_reply(struct reply reply, const char *expected)
