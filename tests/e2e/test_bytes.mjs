@@ -7,7 +7,7 @@ const redis = await Redis.start();
 const halley = await Halley.start({
     redis,
     workers: 1,
-    set: { 'limits.viewer_rate': 1000, 'limits.viewer_burst': 1000 },
+    set: { 'limits.viewer_rate': 1000, 'limits.viewer_burst': 1000, 'presence.enabled': 'no' }, // frames are taken one by one
 });
 const room = 'bytes';
 

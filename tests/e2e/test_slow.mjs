@@ -7,7 +7,12 @@ const redis = await Redis.start();
 const halley = await Halley.start({
     redis,
     workers: 2,
-    set: { 'lane.normal.ttl': '2m', 'limits.viewer_rate': 1000, 'limits.viewer_burst': 1000 },
+    set: {
+        'lane.normal.ttl': '2m',
+        'limits.viewer_rate': 1000,
+        'limits.viewer_burst': 1000,
+        'presence.enabled': 'no', // every frame is accounted for
+    },
 });
 const port = halley.port;
 const pad = 'x'.repeat(1000);

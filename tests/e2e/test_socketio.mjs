@@ -13,7 +13,11 @@ const clients = {
 };
 const ticket = '9c394a175508edfcd3d1db3b7bc8008d';
 
-const halley = await Halley.start({ workers: 2, set: { 'limits.viewer_rate': 1000, 'limits.viewer_burst': 1000 } });
+// Without counts of who is online frames are compared whole; test_presence has these.
+const halley = await Halley.start({
+    workers: 2,
+    set: { 'limits.viewer_rate': 1000, 'limits.viewer_burst': 1000, 'presence.enabled': 'no' },
+});
 const port = halley.port;
 
 // ---- raw: Engine.IO 3
@@ -366,7 +370,11 @@ for (const version of Object.keys(clients)) {
 await check('join_event and leave_event can be renamed for old apps', async () => {
     const node = await Halley.start({
         workers: 1,
-        set: { 'socketio.join_event': 'enter-room', 'socketio.leave_event': 'exit-room' },
+        set: {
+            'socketio.join_event': 'enter-room',
+            'socketio.leave_event': 'exit-room',
+            'presence.enabled': 'no',
+        },
     });
     const ws = await WsRaw.open(node.port, '/socket.io/?transport=websocket');
     await ws.nextText();
