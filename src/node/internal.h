@@ -127,7 +127,7 @@ struct node {
     struct sampler sampler; /* of rooms with more messages than limits.room_rate */
     struct limiter user_rates;
     struct limiter room_rates;
-    struct backlog backlog; /* history, with `memory:` */
+    struct backlog backlog;    /* history, with `memory:` */
     struct presence *presence; /* NULL: presence.enabled = no */
     struct map rooms;
     struct link lingering;
