@@ -16,6 +16,10 @@ if KEYS[2] then
     redis.call('SET', KEYS[2], ARGV[5], 'PX', ARGV[6])
 end
 local total = redis.call('HGET', KEYS[1], ARGV[2])
+if tonumber(total) > 9007199254740991 then -- what JSON readers take exactly; there it stays
+    total = '9007199254740991'
+    redis.call('HSET', KEYS[1], ARGV[2], total)
+end
 redis.call('PUBLISH', ARGV[1],
     '{"type":"' .. ARGV[2] .. '","data":{"delta":' .. ARGV[3] .. ',"total":' .. total .. '}}')
 return total

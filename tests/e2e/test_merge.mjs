@@ -67,6 +67,16 @@ await check('sum: fields count; what is no such field is bad-message and counts 
     viewer.destroy();
 });
 
+await check('sum: a total that is as large as JSON readers take exactly stays there', async () => {
+    const room = freshRoom();
+    const viewer = await Native.in(a.port, room);
+    await redis.command('HSET', `halley:total:{${room}}`, 'like', '9007199254740990');
+    for (let i = 0; i < 3; i++) equal((await viewer.request(LIKE(room, 100))).op, 'ack', 'answer');
+    await until(() => delta(viewer) === 300, 'all deltas');
+    for (const message of likes(viewer)) equal(message.data.total, Number.MAX_SAFE_INTEGER, 'total');
+    viewer.destroy();
+});
+
 await check('latest: the newest of a window arrives, with its sender; all of them are acked', async () => {
     const room = freshRoom();
     const [viewer, other] = [await Native.in(a.port, room, { user: 'alice' }), await Native.in(b.port, room)];
