@@ -105,6 +105,10 @@ static inline void halley_plan_init(struct halley_plan *plan)
 bool halley_plan_add(struct halley_plan *plan, const struct halley_lanes *lanes, int lane,
                      int encoding, uint32_t *cursor);
 
+/* How many bytes of the segments to give to the kernel as one TCP segment, from byte `from` on (a frame's beginning) of the first `most` bytes: as
+ * many whole frames as fit `room` bytes; one that does not fit at all is taken whole. */
+size_t halley_plan_cut(const struct halley_plan *plan, size_t from, size_t most, size_t room);
+
 /* The kernel took `sent` bytes of the segments (what the caller put first is already deducted): moves the cursors. A frame that was cut counts
  * as sent: the runs of its rest are put in rest[2] and their number is returned in *rest_count; copy them before anything changes the
  * logs. Returns how many frames were passed, the cut one included. */

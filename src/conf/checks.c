@@ -3,6 +3,7 @@
 #include "base/names.h"
 #include "base/network.h"
 #include "conf/address.h"
+#include "conf/conf.h"
 #include "conf/url.h"
 #include "ws/origin.h"
 
@@ -63,6 +64,13 @@ bool check_prefix(const char *text, const char **why)
     size_t len = strlen(text);
     (void)why;
     return len <= PREFIX_MAX && !strchr(text, ':') && name_is_room(bytes_of(text, len));
+}
+
+bool check_congestion(const char *text, const char **why)
+{
+    (void)why;
+    return strlen(text) <= CONF_CONGESTION_MAX &&
+           text[strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789_-")] == '\0';
 }
 
 bool check_network(const char *text, const char **why)

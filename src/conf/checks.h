@@ -25,6 +25,7 @@
     "(https://) and a port or :* behind"
 
 #define ALLOWED_NETWORK "an address (10.0.0.5, 2001:db8::5) or a range of them (10.0.0.0/24)"
+#define ALLOWED_CONGESTION "empty, or the name of a congestion control: 1 to 15 of a-z 0-9 _ -"
 #define ALLOWED_MERGE "none, latest, or sum: and a field of 1 to 32 of A-Z a-z 0-9 _ -"
 
 /* Each returns whether text may be the value; *why may be set to a better reason than the ALLOWED_
@@ -39,5 +40,6 @@ bool check_any(const char *text, const char **why);
 bool check_prefix(const char *text, const char **why);
 bool check_network(const char *text, const char **why);
 bool check_origin(const char *text, const char **why);
+bool check_congestion(const char *text, const char **why);
 bool check_event(const char *text, const char **why);
 bool check_merge(const char *text, const char **why);

@@ -23,7 +23,8 @@ enum {
     CONF_TYPE_SLOTS = 512,
     CONF_LISTEN_MAX = 16,
     CONF_ADDRESS_MAX = 64,
-    CONF_TEXT_MAX = 256
+    CONF_TEXT_MAX = 256,
+    CONF_CONGESTION_MAX = 15 /* TCP_CA_NAME_MAX of Linux, less its end */
 };
 
 enum conf_accept { ACCEPT_IP_HASH, ACCEPT_SPREAD };
@@ -88,7 +89,9 @@ struct conf {
     struct {
         uint32_t notsent_lowat; /* bytes */
         uint32_t user_timeout_ms;
-        uint32_t sndbuf; /* bytes; 0: the kernel's own tuning */
+        uint32_t sndbuf;                          /* bytes; 0: the kernel's own tuning */
+        uint32_t keepalive_ms;                    /* 0: none */
+        char congestion[CONF_CONGESTION_MAX + 1]; /* empty: the kernel's default */
     } tcp;
     struct {
         char listen[CONF_ADDRESS_MAX]; /* empty: no admin listener */

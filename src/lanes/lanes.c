@@ -154,6 +154,44 @@ bool halley_plan_add(struct halley_plan *plan, const struct halley_lanes *lanes,
     return true;
 }
 
+/* The bytes of the one frame that begins `offset` bytes behind the segment's cursor. */
+static size_t frame_at(const struct halley_segment *segment, size_t offset)
+{
+    struct iovec runs[2];
+    size_t into;
+    uint32_t number =
+        halley_framelog_locate(segment->log, segment->encoding, *segment->cursor, offset, &into);
+    size_t bytes = 0;
+    int count = halley_framelog_frame(segment->log, segment->encoding, number, into, runs);
+    for (int i = 0; i < count; i++)
+        bytes += runs[i].iov_len;
+    return bytes;
+}
+
+size_t halley_plan_cut(const struct halley_plan *plan, size_t from, size_t most, size_t room)
+{
+    size_t taken = 0;
+    size_t begin = 0; /* of the segment in hand */
+    for (int i = 0; i < plan->segment_count && begin < most; i++) {
+        const struct halley_segment *segment = &plan->segments[i];
+        size_t offset = from + taken - begin;
+        begin += segment->bytes;
+        if (from + taken >= begin)
+            continue;
+        if (begin <= from + room) {
+            taken = begin - from;
+            continue;
+        }
+        size_t into;
+        (void)halley_framelog_locate(segment->log, segment->encoding, *segment->cursor,
+                                     offset + room - taken, &into);
+        if (into < room - taken)
+            taken = room - into;
+        return taken > 0 ? taken : frame_at(segment, offset);
+    }
+    return taken;
+}
+
 uint32_t halley_plan_settle(struct halley_plan *plan, size_t sent, struct iovec rest[2],
                             int *rest_count)
 {

@@ -52,6 +52,8 @@ enum { NODE_ROWS = sizeof(node_rows) / sizeof(node_rows[0]) };
       "Handshakes answered, by result.")                                                           \
     X(FAMILY_DROPS, COUNTER, "halley_dropped_total", "lane, reason",                               \
       "Messages that did not reach a viewer or a worker.")                                         \
+    X(FAMILY_SEGMENTS, GAUGE, "halley_viewers_by_segment", "bytes",                                \
+      "Viewers by the size of a TCP segment to them: so many bytes at least, less than the next.") \
     X(FAMILY_ERRORS, COUNTER, "halley_errors_total", "code", "Error answers to viewers.")          \
     X(FAMILY_TICKETS, COUNTER, "halley_tickets_total", "result",                                   \
       "Tickets judged, by what came of them.")                                                     \
@@ -128,6 +130,18 @@ static const struct drop_fact drop_facts[] = {
 const uint32_t histogram_bounds_us[HISTOGRAM_BUCKETS - 1] = {
     100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 1000000,
 };
+
+const uint16_t segment_floors[SEGMENT_CLASSES] = {
+    0, 536, 1000, 1160, 1208, 1240, 1300, 1340, 1360, 1388, 1400, 1428, 1440, 1448, 1460, 8948,
+};
+
+unsigned segment_class(uint32_t bytes)
+{
+    unsigned class = SEGMENT_CLASSES - 1;
+    while (class > 0 && bytes < segment_floors[class])
+        class --;
+    return class;
+}
 
 void histogram_add(struct histogram *histogram, uint64_t us)
 {
@@ -293,6 +307,17 @@ static void print_drops(const struct printer *printer)
     }
 }
 
+static void print_segments(const struct printer *printer)
+{
+    print_head(printer->out, &families[FAMILY_SEGMENTS]);
+    for (size_t i = 0; i < SEGMENT_CLASSES; i++) {
+        char label[8];
+        snprintf(label, sizeof(label), "%u", segment_floors[i]);
+        size_t offset = offsetof(struct worker_metrics, segments) + i * sizeof(uint64_t);
+        print_labelled(printer->out, FAMILY_SEGMENTS, label, sum_at(printer, offset));
+    }
+}
+
 static void print_errors(const struct printer *printer)
 {
     print_head(printer->out, &families[FAMILY_ERRORS]);
@@ -443,6 +468,7 @@ void metrics_print(struct buf *out, const struct node_metrics *node,
     print_closes(&printer);
     print_handshakes(&printer);
     print_drops(&printer);
+    print_segments(&printer);
     print_errors(&printer);
     print_tickets(&printer);
     print_messages(&printer);

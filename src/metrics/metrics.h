@@ -159,7 +159,19 @@ enum drop_reason {
     X(network_doubts, COUNTER, "halley_network_losses_total", "kind=\"doubted\"", "")              \
     X(tickets_waiting, GAUGE, "halley_tickets_waiting", "",                                        \
       "Tickets that wait for an answer about them (auth.pending).")                                \
+    X(tcp_known, COUNTER, "halley_tcp_viewers_total", "",                                          \
+      "Viewers whose TCP options were looked at.")                                                 \
+    X(tcp_without_sack, COUNTER, "halley_tcp_without_total", "option=\"sack\"",                    \
+      "Those of them that do without: recovery from loss is slow there.")                          \
+    X(tcp_without_timestamps, COUNTER, "halley_tcp_without_total", "option=\"timestamps\"", "")    \
+    X(tcp_without_scaling, COUNTER, "halley_tcp_without_total", "option=\"window_scaling\"", "")   \
     X(loop_turns, COUNTER, "halley_loop_turns_total", "", "Turns of the workers' loops.")
+
+/* Sizes of TCP segments as networks have them, each the least of its class: loopback, jumbo frames, Ethernet with and without
+ * timestamps, PPPoE, tunnels, mobile carriers, IPv6's least, dial-up. */
+enum { SEGMENT_CLASSES = 16 };
+extern const uint16_t segment_floors[SEGMENT_CLASSES];
+unsigned segment_class(uint32_t bytes);
 
 /* Histogram bounds in microseconds; the last bucket is +Inf. */
 enum { HISTOGRAM_BUCKETS = 12 };
@@ -177,7 +189,8 @@ struct worker_metrics {
     _Atomic uint64_t closes[CLOSE_REASON_COUNT];
     _Atomic uint64_t handshakes[HANDSHAKE_RESULT_COUNT];
     _Atomic uint64_t drops[DROP_REASON_COUNT][LANE_COUNT];
-    _Atomic uint64_t errors[ERROR_CODE_COUNT]; /* error answers to viewers */
+    _Atomic uint64_t errors[ERROR_CODE_COUNT];  /* error answers to viewers */
+    _Atomic uint64_t segments[SEGMENT_CLASSES]; /* viewers now, by segment_class() */
     _Atomic uint64_t tickets[AUTH_RESULT_COUNT];
     struct histogram flush;    /* time of one flush slice */
     struct histogram loop_lag; /* how late a 100 ms tick came */
@@ -215,6 +228,11 @@ struct worker_metrics {
       "Broker payloads that were dropped.")                                                        \
     X(payload_too_large, COUNTER, "halley_payloads_dropped_total", "reason=\"too_large\"", "")     \
     X(payload_no_room, COUNTER, "halley_payloads_dropped_total", "reason=\"no_viewers\"", "")      \
+    X(frames_long, COUNTER, "halley_long_frames_total", "",                                        \
+      "Messages that do not fit one TCP segment of nearly all viewers "                            \
+      "(halley_common_segment_bytes).")                                                            \
+    X(common_segment, GAUGE, "halley_common_segment_bytes", "",                                    \
+      "The segment size that 99 in 100 viewers have at least; 0: no viewers.")                     \
     X(dispatched, COUNTER, "halley_dispatched_total", "",                                          \
       "Messages handed to workers, counted once per worker.")                                      \
     X(gaps, COUNTER, "halley_gaps_total", "",                                                      \

@@ -14,16 +14,24 @@ static void answer_json(struct admin_request *request, int status, struct buf *b
     buf_fini(body);
 }
 
-void api_published(struct admin_request *request, int result, struct bytes id)
+/* 202, with what the publisher should know of its message. */
+static void answer_accepted(struct admin_request *request, struct bytes id,
+                            const struct frame_size *size)
 {
     struct buf body = {0};
-    if (result == BROKER_OK) {
-        buf_printf(&body,
-                   id.len > 0 ? "{\"id\":\"%.*s\",\"warnings\":[]}"
-                              : "{\"id\":null,\"warnings\":[]}",
-                   (int)id.len, id.data);
-        answer_json(request, 202, &body);
-    } else if (result == PUBLISH_ERR_DUPLICATE)
+    buf_printf(&body, id.len > 0 ? "{\"id\":\"%.*s\"" : "{\"id\":null", (int)id.len, id.data);
+    BUF_LIT(&body, ",\"warnings\":[");
+    frames_warn(size, &body);
+    BUF_LIT(&body, "]}");
+    answer_json(request, 202, &body);
+}
+
+void api_published(struct admin_request *request, int result, struct bytes id,
+                   const struct frame_size *size)
+{
+    if (result == BROKER_OK)
+        answer_accepted(request, id, size);
+    else if (result == PUBLISH_ERR_DUPLICATE)
         admin_answer_error(request, 409, "duplicate",
                            "this key was published before with other content", 0);
     else if (result == BROKER_ERR_FULL)
@@ -109,7 +117,7 @@ static void publish(void *ctx, struct admin_request *request, struct bytes room,
                     : dispatch_publish_http(node, request, room, type->lane, buf_view(&payload));
     buf_fini(&payload);
     if (error)
-        api_published(request, error, (struct bytes){0});
+        api_published(request, error, (struct bytes){0}, &(struct frame_size){0});
 }
 
 static void publish_user(void *ctx, struct admin_request *request, struct bytes user,
@@ -137,7 +145,7 @@ static void publish_user(void *ctx, struct admin_request *request, struct bytes 
     buf_fini(&envelope);
     buf_fini(&payload);
     if (error)
-        api_published(request, error, (struct bytes){0});
+        api_published(request, error, (struct bytes){0}, &(struct frame_size){0});
 }
 
 /* How GET /v1/rooms is to be answered; kept with its query. */

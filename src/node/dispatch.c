@@ -190,6 +190,7 @@ struct message *dispatch_judge(struct node *node, enum message_kind kind, struct
     message->lane = type->lane;
     message->type_index = index;
     metric_add(&node->metrics.by_lane[type->lane], 1);
+    frames_judge(node, kind, room, parts.type, payload);
     return message;
 }
 
@@ -319,7 +320,7 @@ void dispatch_settle(struct node *node, struct publish *publish, int result, str
     if (publish->merged)
         merge_up_settled(node, publish->merged, result);
     else if (publish->request)
-        api_published(publish->request, result, id);
+        api_published(publish->request, result, id, &publish->size);
     else
         answer_publish(node, publish, result, 0, id);
     free(publish);
@@ -458,6 +459,9 @@ static int publish_http(struct node *node, struct admin_request *request,
     if (!publish)
         return BROKER_ERR_FULL;
     publish->request = request;
+    if (channel != BROKER_USERS)
+        publish->size =
+            frames_measure(node, room.len > 0 ? MESSAGE_ROOM : MESSAGE_ALL, room, payload);
     metric_add(&node->metrics.published_http, 1);
     int error = broker_publish(node->broker, channel, room, payload, (uint64_t)(uintptr_t)publish);
     if (error) {

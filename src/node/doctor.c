@@ -1,5 +1,7 @@
 #include "node/doctor.h"
 
+#include "node/doctor_viewers.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -298,7 +300,7 @@ int doctor_run(const struct conf *conf, FILE *out)
 {
     struct doctor_facts facts;
     doctor_read(&facts, "");
-    int problems = doctor_judge(&facts, conf, out);
+    int problems = doctor_judge(&facts, conf, out) + doctor_ask_viewers(conf, out);
     if (problems)
         fprintf(out,
                 "%d of these settings should be changed; conf/99-halley-sysctl.conf is a set to "

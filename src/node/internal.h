@@ -9,6 +9,7 @@
  *      publish.c   messages with history: numbered, kept, published
  *      tickets.c   what workers ask about tickets
  *      presence.c  who is online, over all nodes
+ *      frames.c    do messages fit one TCP segment?
  *      api.c       what operators and backends ask over HTTP
  *
  * Threads:   the main thread.
@@ -60,9 +61,21 @@ struct lingering {
     uint32_t at_ms;     /* modulo 2^32 */
 };
 
+/* How long a message's frame is (native; 0: not worth measuring), and how much of it goes in one segment. */
+struct frame_size {
+    uint32_t bytes;
+    uint32_t common;
+};
+
+static inline bool frame_is_long(const struct frame_size *size)
+{
+    return size->common > 0 && size->bytes > size->common;
+}
+
 /* A publish on its way through the broker; its address is the token. */
 struct publish {
     struct admin_request *request; /* over HTTP; NULL: from a viewer */
+    struct frame_size size;        /* over HTTP: what the publisher is warned of */
     struct up *merged;             /* or a batch of a merged type */
     uint32_t worker;
     uint32_t slot;
@@ -141,6 +154,17 @@ struct node {
     struct map user_counts;
     uv_timer_t gather; /* until the first question's time is over */
 };
+
+/* frames.c */
+void frames_update(struct node *node); /* what is common among the viewers that are here now */
+/* name: of the room or user. The size is known only where it may be too long. */
+struct frame_size frames_measure(const struct node *node, enum message_kind kind, struct bytes name,
+                                 struct bytes payload);
+/* Counts and logs a message whose frame is long. */
+void frames_judge(struct node *node, enum message_kind kind, struct bytes name, struct bytes type,
+                  struct bytes payload);
+/* Appends the warning as a JSON string, or nothing. */
+void frames_warn(const struct frame_size *size, struct buf *out);
 
 /* dispatch.c */
 extern const struct broker_events node_broker_events;
@@ -231,7 +255,8 @@ void tickets_free(struct node *node);
 /* api.c */
 extern const struct admin_ops node_admin_ops;
 /* id: empty, or what the message got. */
-void api_published(struct admin_request *request, int result, struct bytes id);
+void api_published(struct admin_request *request, int result, struct bytes id,
+                   const struct frame_size *size);
 bool api_ask_workers(struct node *node, enum query_kind kind, struct bytes name, void *request);
 void api_query_done(struct node *node, struct worker_query *query);
 void api_abandon(struct node *node);

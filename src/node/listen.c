@@ -21,6 +21,14 @@ static int set_int(int fd, int level, int option, int value)
     return setsockopt(fd, level, option, &value, sizeof(value));
 }
 
+static void probe_idle(int fd, int seconds)
+{
+    set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+    set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, seconds);
+    set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+}
+
 /* Accepted sockets inherit all of these (docs/design). What a kernel lacks is told once and done without. */
 static void set_options(int fd, const struct conf *conf)
 {
@@ -32,6 +40,14 @@ static void set_options(int fd, const struct conf *conf)
         set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)conf->tcp.user_timeout_ms);
     if (conf->tcp.sndbuf > 0)
         set_int(fd, SOL_SOCKET, SO_SNDBUF, (int)conf->tcp.sndbuf);
+    if (conf->tcp.keepalive_ms > 0)
+        probe_idle(fd, (int)((conf->tcp.keepalive_ms + 999) / 1000));
+    const char *congestion = conf->tcp.congestion;
+    if (congestion[0] &&
+        setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion, (socklen_t)strlen(congestion)) != 0)
+        log_warn("tcp.congestion is not available: the kernel's default stays; modprobe loads one, "
+                 "net.ipv4.tcp_allowed_congestion_control lets it be used",
+                 LOG_STR("congestion", congestion), LOG_STR("why", strerror(errno)));
 }
 
 /* Picks socket (hash of the source address) * workers >> 16: the multiplication's high bits, another mixing than IPVS's `sh`. IPv6 counts by /64. The

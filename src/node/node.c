@@ -329,6 +329,7 @@ static void on_tick(uv_timer_t *timer)
     sessions_tick(node);
     if (node->phase != PHASE_ENDING)
         presence_tick(node);
+    frames_update(node);
     feed_watchdog(node);
 }
 

@@ -153,6 +153,7 @@ int history_publish_http(struct node *node, struct admin_request *request,
         int len = snprintf(owned, sizeof(owned), "http:%.*s", (int)own.key.len, own.key.data);
         own.key = bytes_of(owned, (size_t)len);
     }
+    publish->size = frames_measure(node, MESSAGE_ROOM, own.room, own.message);
     metric_add(&node->metrics.published_http, 1);
     int error = history_publish(node, publish, &own);
     if (error) {

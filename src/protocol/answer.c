@@ -80,6 +80,10 @@ static void write_pong(struct buf *out, const struct reply *reply)
         buf_uint(out, reply->interval_ms);
         BUF_LIT(out, "}");
     }
+    if (reply->frame_bytes > 0) {
+        BUF_LIT(out, ",\"frame_bytes\":");
+        buf_uint(out, reply->frame_bytes);
+    }
 }
 
 void answer_reply(struct buf *out, const struct reply *reply)

@@ -93,6 +93,7 @@ struct reply {
     uint32_t retry_after_ms; /* ERROR: 0 = left out */
     uint64_t time_ms;        /* PONG: Unix time */
     uint32_t interval_ms;    /* PONG: the next heartbeat interval */
+    uint32_t frame_bytes;    /* PONG: when it has changed; 0 = left out */
 };
 
 enum notice_kind { NOTICE_SKIPPED, NOTICE_GAP, NOTICE_ONLINE, NOTICE_GOODBYE };

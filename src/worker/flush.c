@@ -6,7 +6,8 @@
 /* One write under construction: what is the viewer's own first, then ranges of the logs. */
 struct write_plan {
     struct halley_plan lanes;
-    size_t own; /* bytes of rest and queue */
+    size_t own;  /* bytes of rest and queue */
+    size_t high; /* bytes of the high lane, which stands first of the lanes */
 };
 
 /* Beside a segment of the high lane so much of the others may ride along (an urgent write is no place for a backlog). */
@@ -156,6 +157,7 @@ static enum gather gather(struct worker *worker, struct viewer *viewer, struct w
                           struct reach reach)
 {
     halley_plan_init(&plan->lanes);
+    plan->high = 0;
     add_own(plan, viewer->extras);
     if (viewer->state != VIEWER_OPEN || !viewer_adapter(viewer))
         return GATHER_ALL;
@@ -167,6 +169,8 @@ static enum gather gather(struct worker *worker, struct viewer *viewer, struct w
             got = gather_member(worker, viewer, plan, member, lane, reach.urgent);
             member = reach.only || got != GATHER_ALL ? NULL : member->next;
         }
+        if (lane == HALLEY_LANE_HIGH)
+            plan->high = plan->lanes.bytes;
         if (got != GATHER_ALL)
             return got;
     }
@@ -246,7 +250,8 @@ static bool write_once(struct worker *worker, struct viewer *viewer, struct writ
         on_drained(worker, viewer);
         return false;
     }
-    ssize_t sent = write_runs(worker, viewer, plan->lanes.iov, plan->lanes.iov_count, wanted);
+    struct write_cuts cuts = {.plan = &plan->lanes, .own = plan->own, .high = plan->high};
+    ssize_t sent = write_cut(worker, viewer, plan->lanes.iov, plan->lanes.iov_count, wanted, &cuts);
     if (sent < 0) {
         if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
             set_blocked(worker, viewer, true);

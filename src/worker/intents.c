@@ -354,6 +354,8 @@ static void pong(struct worker *worker, struct viewer *viewer, const struct inte
                           .interval_ms = pulse_next(worker, viewer),
                           .online_rooms = counts_print(worker, viewer)};
     metric_add(&worker->metrics.pings_in, 1);
+    if (segment_changed(worker, viewer))
+        reply.frame_bytes = segment_frame_bytes(viewer);
     reply_send(worker, viewer, &reply);
 }
 
@@ -440,10 +442,12 @@ static bool carry_out_engine(struct worker *worker, struct viewer *viewer,
     switch (intent->op) {
     case INTENT_ENGINE_PING:
         metric_add(&worker->metrics.pings_in, 1);
+        (void)segment_changed(worker, viewer);
         viewer_adapter(viewer)->append_engine_pong(&worker->reply, intent->engine_data);
         return true;
     case INTENT_ENGINE_PONG:
         metric_add(&worker->metrics.pings_in, 1);
+        (void)segment_changed(worker, viewer);
         return true;
     case INTENT_CONNECT:
         if (viewer->state == VIEWER_WAITING)

@@ -9,7 +9,7 @@
  *      sweep.c     who is served when             flush.c    what one viewer gets in a write
  *      write.c     bytes out, little of them unsent in the kernel
  *      users.c     all connections of one user
- *      pulse.c     intervals that networks allow
+ *      pulse.c     intervals that networks allow  segment.c  TCP segments that frames are to fit
  *      query.c     operators' questions           loop.c     handles, mailboxes, turns
  *      counts.c    who is online
  *
@@ -109,6 +109,7 @@ struct viewer {
     uint32_t due_ms; /* of the timer */
     uint32_t written_ms;
     struct halley_heartbeat beat;
+    uint16_t segment; /* bytes of a TCP segment to it, as known now; 0: not yet */
     struct halley_pulse pulse;
     struct bucket message_rate;
     struct bucket join_rate;
@@ -348,6 +349,15 @@ void pulse_asked(struct worker *worker, struct viewer *viewer);
 uint32_t pulse_next(struct worker *worker, struct viewer *viewer);
 void pulse_tick(struct worker *worker);
 
+/* segment.c */
+enum { LONG_HEAD_BYTES = 4 }; /* head of a frame of 126 to 65,535 bytes (RFC 6455 §5.2) */
+void segment_begin(struct worker *worker, struct viewer *viewer);
+void segment_end(struct worker *worker, struct viewer *viewer);
+/* Asks the kernel again: the first answer is capped by half the window that the peer's SYN announced. Returns whether it has changed. */
+bool segment_changed(struct worker *worker, struct viewer *viewer);
+/* The longest message that goes to the viewer in one TCP segment with its frame head; 0: not known. */
+uint32_t segment_frame_bytes(const struct viewer *viewer);
+
 /* welcome.c, see also welcome.h */
 void welcome(struct worker *worker, struct viewer *viewer, const struct head *head);
 void welcome_refuse(struct worker *worker, struct viewer *viewer, enum handshake_result result,
@@ -448,6 +458,16 @@ bool sweep_turn(struct worker *worker); /* one slice; true when more is left */
  * took, or -1 and errno; less than all means that the socket is full and epoll will tell when it is not. */
 ssize_t write_runs(struct worker *worker, struct viewer *viewer, struct iovec *runs, int count,
                    size_t bytes);
+
+/* What a write consists of, so that it can be cut where frames end: `own` bytes of the viewer's, then the plan's segments, the first `high` bytes of
+ * them of the high lane. No frame of these that fits a TCP segment goes in two. */
+struct write_cuts {
+    const struct halley_plan *plan;
+    size_t own;
+    size_t high;
+};
+ssize_t write_cut(struct worker *worker, struct viewer *viewer, struct iovec *runs, int count,
+                  size_t bytes, const struct write_cuts *cuts);
 
 /* turnaway.c */
 int turn_away_init(struct worker *worker);

@@ -197,6 +197,7 @@ void viewer_destroy(struct worker *worker, struct viewer *viewer)
     viewer->peer = NULL;
     pulse_end(worker, viewer);
     viewer->user = NULL;
+    segment_end(worker, viewer);
     close(viewer->fd);
     viewer->fd = -1;
     list_remove(&viewer->link);
@@ -299,6 +300,7 @@ void viewer_begin_closing(struct worker *worker, struct viewer *viewer, enum clo
         worker->open_encoded[viewer_adapter(viewer)->encoding]--;
     pulse_end(worker, viewer);
     tickets_forget(worker, viewer);
+    segment_end(worker, viewer);
     viewer_set_state(worker, viewer, VIEWER_CLOSING);
     viewer_set_timer(worker, viewer, CLOSE_LINGER_MS);
 }

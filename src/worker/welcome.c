@@ -3,13 +3,9 @@
 #include "base/log.h"
 #include "ws/origin.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-
-enum { LONG_HEAD_BYTES = 4 }; /* head of a frame of 126 to 65,535 bytes (RFC 6455 §5.2) */
 
 static const uint16_t statuses[] = {
 #define X(name, status, label) [name] = status,
@@ -169,17 +165,6 @@ void welcome_opening(const struct worker *worker, const struct viewer *viewer,
                                 .interval_ms = halley_pulse_told_ms(&viewer->pulse),
                                 .timeout_ms = worker->conf->heartbeat.timeout_ms,
                                 .max_payload = worker->conf->limits.message_bytes};
-}
-
-/* The longest message that fits one TCP segment with its frame head, as far as it is known now; 0: not known. */
-static uint32_t frame_bytes(const struct viewer *viewer)
-{
-    int segment = 0;
-    socklen_t len = sizeof(segment);
-    if (getsockopt(viewer->fd, IPPROTO_TCP, TCP_MAXSEG, &segment, &len) != 0 ||
-        segment <= LONG_HEAD_BYTES)
-        return 0;
-    return (uint32_t)segment - LONG_HEAD_BYTES;
 }
 
 static void append_switching(struct buf *out, const struct wishes *wishes)
@@ -386,6 +371,7 @@ static void open_up(struct worker *worker, struct viewer *viewer, const struct w
     viewer_set_adapter(viewer, adapter);
     viewer->echo = !adapter;
     pulse_begin(worker, viewer, bytes_str(wishes->session), wishes->hint, wishes->foreground);
+    segment_begin(worker, viewer);
     struct buf *out = reply_begin(worker, viewer);
     append_switching(out, wishes);
     viewer_set_state(worker, viewer,
@@ -395,7 +381,7 @@ static void open_up(struct worker *worker, struct viewer *viewer, const struct w
         char user[USER_NAME_MAX + 1];
         struct opening opening;
         welcome_opening(worker, viewer, &opening, connection, user);
-        opening.frame_bytes = adapter == &adapter_native ? frame_bytes(viewer) : 0;
+        opening.frame_bytes = adapter == &adapter_native ? segment_frame_bytes(viewer) : 0;
         adapter->append_opening(out, &opening);
     }
     halley_heartbeat_init(&viewer->beat, worker->now_ms);

@@ -30,17 +30,35 @@ static ssize_t send_runs(int fd, struct iovec *runs, int count, int flags)
 
 /* The kernel compares what it holds unsent with TCP_NOTSENT_LOWAT only when it begins a new buffer, and the last one grows to 64 KB as long as it
  * may be appended to. MSG_EOR closes each slice's buffer, so that every slice is asked about. */
-ssize_t write_runs(struct worker *worker, struct viewer *viewer, struct iovec *runs, int count,
-                   size_t bytes)
+static size_t slice_at(const struct worker *worker, const struct viewer *viewer, size_t done,
+                       size_t left, const struct write_cuts *cuts)
+{
+    size_t lowat = worker->conf->tcp.notsent_lowat;
+    size_t plain = lowat > 0 && lowat < left ? lowat : left;
+    if (!cuts || cuts->high == 0 || viewer->segment == 0 || done >= cuts->own + cuts->high)
+        return plain;
+    if (done < cuts->own)
+        return cuts->own - done < plain ? cuts->own - done : plain;
+    size_t room = lowat > 0 && lowat < viewer->segment ? lowat : viewer->segment;
+    size_t from = done - cuts->own;
+    size_t len = halley_plan_cut(cuts->plan, from, cuts->high, room);
+    if (from + len == cuts->high && len < room) /* the other lanes fill it up */
+        len = left < room ? left : room;
+    return len;
+}
+
+ssize_t write_cut(struct worker *worker, struct viewer *viewer, struct iovec *runs, int count,
+                  size_t bytes, const struct write_cuts *cuts)
 {
     const int flags = MSG_NOSIGNAL | MSG_DONTWAIT | MSG_EOR;
-    size_t slice = worker->conf->tcp.notsent_lowat;
-    if (slice == 0 || bytes <= slice)
+    size_t lowat = worker->conf->tcp.notsent_lowat;
+    bool one_segment = !cuts || cuts->high == 0 || bytes <= viewer->segment;
+    if (one_segment && (lowat == 0 || bytes <= lowat))
         return send_runs(viewer->fd, runs, count, flags);
     size_t done = 0;
     while (done < bytes) {
         struct iovec part[HALLEY_PLAN_IOV];
-        size_t len = bytes - done < slice ? bytes - done : slice;
+        size_t len = slice_at(worker, viewer, done, bytes - done, one_segment ? NULL : cuts);
         int parts = cut(runs, count, done, len, part);
         ssize_t sent = send_runs(viewer->fd, part, parts, flags);
         if (sent < 0 && errno == EINTR)
@@ -52,4 +70,10 @@ ssize_t write_runs(struct worker *worker, struct viewer *viewer, struct iovec *r
             break;
     }
     return (ssize_t)done;
+}
+
+ssize_t write_runs(struct worker *worker, struct viewer *viewer, struct iovec *runs, int count,
+                   size_t bytes)
+{
+    return write_cut(worker, viewer, runs, count, bytes, NULL);
 }

@@ -184,6 +184,45 @@ static void plan_settle__copies_only_of_a_frame_that_was_cut(void **state)
     halley_lanes_fini(&lanes);
 }
 
+/* Two logs of the high lane with frames of 10, 11, 12, … bytes, then one of the normal lane; each room for a segment that can be. */
+static void plan_cut__ends_where_frames_end_and_wastes_no_room(void **state)
+{
+    (void)state;
+    enum { FRAMES = 20 };
+    static const char text[64] = "frames of several lengths, one after another, all of them short";
+    struct halley_lanes lanes[2];
+    size_t ends[2 * FRAMES + 1] = {0};
+    uint32_t at[3] = {0};
+    struct halley_plan plan;
+    for (int i = 0; i < 2 * FRAMES; i++) {
+        if (i % FRAMES == 0)
+            lanes_fresh(&lanes[i / FRAMES], 0);
+        append(&lanes[i / FRAMES], HALLEY_LANE_HIGH, text, 10 + (size_t)i);
+        ends[i + 1] = ends[i] + 10 + (size_t)i;
+    }
+    append(&lanes[0], HALLEY_LANE_NORMAL, text, 60);
+    halley_plan_init(&plan);
+    for (int i = 0; i < 2; i++)
+        assert_true(halley_plan_add(&plan, &lanes[i], HALLEY_LANE_HIGH, 0, &at[i]));
+    size_t high = plan.bytes;
+    assert_true(halley_plan_add(&plan, &lanes[0], HALLEY_LANE_NORMAL, 0, &at[2]));
+    assert_int_equal(high, ends[2 * FRAMES]);
+    for (size_t room = 1; room <= high + 10; room++) {
+        size_t from = 0;
+        for (int frame = 0; from < high;) {
+            size_t len = halley_plan_cut(&plan, from, high, room);
+            int whole = frame;
+            while (whole < 2 * FRAMES && ends[whole + 1] - from <= room)
+                whole++;
+            frame = whole > frame ? whole : frame + 1; /* one that does not fit goes whole */
+            assert_int_equal(from + len, ends[frame]);
+            from += len;
+        }
+    }
+    halley_lanes_fini(&lanes[0]);
+    halley_lanes_fini(&lanes[1]);
+}
+
 static void plan_add__leaves_the_callers_own_runs_first(void **state)
 {
     (void)state;
@@ -260,6 +299,7 @@ int run_plan_tests(void)
         cmocka_unit_test(plan_add__puts_the_lanes_in_the_order_of_the_calls),
         cmocka_unit_test(plan_settle__loses_no_byte_wherever_a_write_stops),
         cmocka_unit_test(plan_settle__copies_only_of_a_frame_that_was_cut),
+        cmocka_unit_test(plan_cut__ends_where_frames_end_and_wastes_no_room),
         cmocka_unit_test(plan_add__leaves_the_callers_own_runs_first),
         cmocka_unit_test(plan_add__adds_nothing_where_nothing_is_new),
         cmocka_unit_test(plan_add__refuses_past_its_segments_and_goes_on_after_settling),

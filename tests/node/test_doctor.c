@@ -1,4 +1,5 @@
 #include "node/doctor.h"
+#include "node/doctor_viewers.h"
 #include "node/test_node.h"
 
 #include <setjmp.h>
@@ -230,6 +231,32 @@ static void doctor_run__sums_up_this_machine(void **state)
                             : "all settings suit this conf");
 }
 
+static int judge_viewers(const char *metrics)
+{
+    memset(printed, 0, sizeof(printed));
+    FILE *out = fmemopen(printed, sizeof(printed) - 1, "w");
+    assert_non_null(out);
+    int problems = doctor_judge_viewers(metrics, out);
+    fclose(out);
+    return problems;
+}
+
+static void doctor_viewers__shares_of_tcp_options_are_told(void **state)
+{
+    (void)state;
+    assert_int_equal(
+        judge_viewers("HTTP/1.1 200 OK\r\n\r\n# TYPE halley_tcp_viewers_total counter\n"
+                      "halley_tcp_viewers_total 2000\n"
+                      "halley_tcp_without_total{option=\"sack\"} 6\n"
+                      "halley_tcp_without_total{option=\"timestamps\"} 500\n"),
+        1);
+    assert_printed("ok    viewers without TCP SACK = 0.3 % of 2000\n");
+    assert_printed("warn  viewers without TCP timestamps = 25.0 % of 2000  (want few");
+    assert_printed("ok    viewers without TCP window scaling = 0.0 % of 2000\n");
+    assert_int_equal(judge_viewers("halley_tcp_viewers_total 99\n"), 0);
+    assert_printed("viewers of the running node = 99  (too few");
+}
+
 int run_doctor_tests(void)
 {
     const struct CMUnitTest tests[] = {
@@ -243,6 +270,7 @@ int run_doctor_tests(void)
         cmocka_unit_test_setup(doctor__migrate_req_matters_to_shared_ports, set_up),
         cmocka_unit_test_setup(doctor_read__takes_the_files_without_line_end_and_tabs, set_up),
         cmocka_unit_test_setup(doctor_run__sums_up_this_machine, set_up),
+        cmocka_unit_test(doctor_viewers__shares_of_tcp_options_are_told),
     };
     return cmocka_run_group_tests_name("doctor", tests, NULL, NULL);
 }

@@ -299,6 +299,10 @@ static void reply__pong(void **state)
     expect_reply(reply,
                  "{\"op\":\"pong\",\"time_ms\":1700000000000,\"online\":{\"42\":1240,\"43\":7},"
                  "\"heartbeat\":{\"interval_ms\":25000}}");
+    reply.frame_bytes = 1444;
+    expect_reply(reply,
+                 "{\"op\":\"pong\",\"time_ms\":1700000000000,\"online\":{\"42\":1240,\"43\":7},"
+                 "\"heartbeat\":{\"interval_ms\":25000},\"frame_bytes\":1444}");
 }
 
 static void notice__tells_what_happened(void **state)
