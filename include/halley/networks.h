@@ -99,7 +99,7 @@ void halley_pulse_asked(struct halley_networks *networks, struct halley_pulse *p
 
 /* The connection is over. Fine on a pulse that never started or has ended. */
 void halley_pulse_end(struct halley_networks *networks, struct halley_pulse *pulse,
-                      uint32_t now_ms);
+                      const struct halley_networks_policy *policy, uint32_t now_ms);
 
 static inline uint32_t halley_pulse_told_ms(const struct halley_pulse *pulse)
 {

@@ -14,7 +14,8 @@ enum {
     DOUBTS_FREE = 3,   /* losses within DOUBTS_MS that others' survival outweighs, and … */
     DOUBTS_VIEWERS = 100, /* … one more for so many viewers: phones do go away */
     DOUBTS_MS = 600000,
-    RETRY_MS = 600000,   /* from a scout's loss to the next try of the level */
+    RETRY_SAFES =
+        24, /* safe intervals from a scout's loss to the next try of the level: 10 minutes as shipped */
     PATIENCE_LEVELS = 4, /* a scout that is never idle gives way after so many of its intervals */
     KEPT_MS = 86400000
 };
@@ -71,6 +72,11 @@ static uint32_t level_ms(const struct halley_networks_policy *policy, int level)
     for (int i = 0; i < level && ms <= policy->max_ms; i++)
         ms = ms * 27 / 20;
     return ms > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)ms;
+}
+
+static uint32_t retry_ms(const struct halley_networks_policy *policy)
+{
+    return RETRY_SAFES * policy->safe_ms;
 }
 
 static uint32_t tried_ms(const struct halley_network *network,
@@ -284,7 +290,7 @@ enum halley_loss halley_pulse_start(struct halley_networks *networks, struct hal
         network->scout->missed = false;
         network->scout = NULL;
     }
-    blame(network, missing->blamed ? 1 : 2, RETRY_MS, now_ms);
+    blame(network, missing->blamed ? 1 : 2, retry_ms(policy), now_ms);
     return HALLEY_LOSS_SCOUT;
 }
 
@@ -306,7 +312,7 @@ enum halley_loss halley_pulse_replaced(struct halley_pulse *ghost,
     network->scout = NULL;
     if (idle_ms < tried_ms(network, policy) / 20 * 19)
         return HALLEY_LOSS_NONE; /* it was early: whatever made it come back was not the level */
-    blame(network, 2, RETRY_MS, now_ms);
+    blame(network, 2, retry_ms(policy), now_ms);
     return HALLEY_LOSS_SCOUT;
 }
 
@@ -417,7 +423,8 @@ void halley_pulse_asked(struct halley_networks *networks, struct halley_pulse *p
     }
 }
 
-void halley_pulse_end(struct halley_networks *networks, struct halley_pulse *pulse, uint32_t now_ms)
+void halley_pulse_end(struct halley_networks *networks, struct halley_pulse *pulse,
+                      const struct halley_networks_policy *policy, uint32_t now_ms)
 {
     struct halley_network *network = pulse->network;
     if (!network)
@@ -428,7 +435,7 @@ void halley_pulse_end(struct halley_networks *networks, struct halley_pulse *pul
             pulse->missed ? find_missing(networks, network, pulse->session) : NULL;
         if (missing) { /* it may be back elsewhere; several such ends weigh as much as a loss */
             missing->blamed = true;
-            blame(network, 1, most(missing->until_ms - now_ms, RETRY_MS), now_ms);
+            blame(network, 1, most(missing->until_ms - now_ms, retry_ms(policy)), now_ms);
         }
     }
     pulse->network = NULL;

@@ -94,7 +94,7 @@ void pulse_begin(struct worker *worker, struct viewer *viewer, struct bytes sess
 
 void pulse_end(struct worker *worker, struct viewer *viewer)
 {
-    halley_pulse_end(worker->networks, &viewer->pulse, worker->now_ms);
+    halley_pulse_end(worker->networks, &viewer->pulse, &worker->networks_policy, worker->now_ms);
 }
 
 void pulse_heard(struct worker *worker, struct viewer *viewer)

@@ -95,7 +95,7 @@ static void look(struct play *play, struct link_side *side)
         side->written_ms = play->now_ms;
     }
     if (side->asked && play->now_ms >= due + CROWD_TIMEOUT_MS) {
-        halley_pulse_end(play->networks, &side->pulse, clock_of(play));
+        halley_pulse_end(play->networks, &side->pulse, &play->crowd->policy, clock_of(play));
         side->open = false;
     }
 }
@@ -117,7 +117,8 @@ static void connect_phone(struct play *play, struct phone *phone, uint32_t sessi
     if (ghost)
         note(play, halley_pulse_replaced(ghost, &play->crowd->policy, idle_of(play, &phone->now),
                                          clock_of(play)));
-    halley_pulse_end(play->networks, &phone->now.pulse, clock_of(play)); /* replaced */
+    halley_pulse_end(play->networks, &phone->now.pulse, &play->crowd->policy,
+                     clock_of(play)); /* replaced */
     phone->now = fresh;
     phone->state = PHONE_LIVES;
     phone->forgotten = false;
@@ -258,7 +259,7 @@ void crowd_play(struct crowd *crowd, uint64_t end_ms)
     }
     sum_up(&play);
     for (uint32_t i = 0; i < crowd->viewers; i++)
-        halley_pulse_end(play.networks, &play.phones[i].now.pulse, clock_of(&play));
+        halley_pulse_end(play.networks, &play.phones[i].now.pulse, &crowd->policy, clock_of(&play));
     halley_networks_destroy(play.networks);
     free(play.phones);
 }

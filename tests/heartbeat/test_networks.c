@@ -156,8 +156,8 @@ static void viewer__without_session_is_never_a_scout(void **state)
     assert_int_equal(halley_pulse_next(&without, &policy, 0, 5), CROWD_SAFE_MS);
     assert_int_equal(halley_pulse_next(&with, &policy, 0, 5), 33700);
     assert_int_equal(halley_pulse_next(&without, &policy, 0, 5), CROWD_SAFE_MS);
-    halley_pulse_end(networks, &with, 0);
-    halley_pulse_end(networks, &without, 0);
+    halley_pulse_end(networks, &with, &policy, 0);
+    halley_pulse_end(networks, &without, &policy, 0);
     struct halley_pulse alone = pulse_in(networks, 2, 0, 0);
     assert_null(alone.network);
     halley_networks_destroy(networks);
@@ -177,8 +177,8 @@ static void viewer__that_is_fixed_follows_only(void **state)
     assert_int_equal(halley_pulse_held_ms(&fixed, &policy), 33750);
     for (uint32_t random = 0; random < 5000; random++)
         assert_in_range(halley_pulse_next(&fixed, &policy, 130000, random), 28800, 30375);
-    halley_pulse_end(networks, &scout, 0);
-    halley_pulse_end(networks, &fixed, 0);
+    halley_pulse_end(networks, &scout, &policy, 0);
+    halley_pulse_end(networks, &fixed, &policy, 0);
     halley_networks_destroy(networks);
 }
 
@@ -193,11 +193,11 @@ static void networks__beyond_entries_are_told_the_safe_interval(void **state)
     assert_null(pulses[16].network);
     assert_int_equal(halley_pulse_next(&pulses[16], &policy, 0, 0), CROWD_SAFE_MS);
     /* One that nobody is in any more gives way. */
-    halley_pulse_end(networks, &pulses[3], 10);
+    halley_pulse_end(networks, &pulses[3], &policy, 10);
     pulses[16] = pulse_in(networks, 16, 5, 20);
     assert_non_null(pulses[16].network);
     for (uint32_t i = 0; i < 17; i++)
-        halley_pulse_end(networks, &pulses[i], 30);
+        halley_pulse_end(networks, &pulses[i], &policy, 30);
     assert_int_equal(halley_networks_count(networks), 16);
     halley_networks_expire(networks, 86400000, 100);
     assert_int_equal(halley_networks_count(networks), 16);
@@ -215,8 +215,8 @@ static void networks__are_kept_apart_by_hint(void **state)
     (void)halley_pulse_start(networks, &wifi, &policy, 1, HALLEY_HINT_WIFI, 0);
     (void)halley_pulse_start(networks, &cell, &policy, 1, HALLEY_HINT_CELL, 0);
     assert_ptr_not_equal(wifi.network, cell.network);
-    halley_pulse_end(networks, &wifi, 0);
-    halley_pulse_end(networks, &cell, 0);
+    halley_pulse_end(networks, &wifi, &policy, 0);
+    halley_pulse_end(networks, &cell, &policy, 0);
     halley_networks_destroy(networks);
 }
 
