@@ -23,7 +23,9 @@ def start(*arguments):
 
 
 def namespaces(pid):
-    listed = subprocess.run(["ip", "netns", "list"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["ip", "netns", "list"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True
+    ).stdout
     return [line for line in listed.split("\n") if f"halley-weaknet-{pid}-" in line]
 
 
