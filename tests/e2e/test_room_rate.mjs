@@ -127,9 +127,11 @@ await check(`a room of ${FLOOD} messages a second: ${RATE} ± 2 a second, the mi
         const fair = (offered * arrived) / sum(Object.values(flood.offered));
         assert(Math.abs(flood.counts[type] - fair) <= 2 + fair * 0.1, `${type}: ${flood.counts[type]} for ${fair}`);
     }
-    // Alone on the machine it is none; others that run beside it may hold up one in ten, in either room.
+    // Alone on the machine none is late; what runs beside it may hold up some, in either room, but not half of them.
+    const usual = 1.5 * percentile(calm.highs, 0.5) + 5 * (sanitized ? 10 : 1);
     const late = flood.highs.filter((ms) => ms > limit + 10 * (sanitized ? 10 : 1));
-    assert(late.length <= flood.highs.length / 10, `high messages later than ${limit.toFixed(1)} + 10 ms: ${late}`);
+    assert(percentile(flood.highs, 0.5) <= usual, `median of high messages later than ${usual.toFixed(1)} ms`);
+    assert(late.length <= flood.highs.length / 4, `high messages later than ${limit.toFixed(1)} + 10 ms: ${late}`);
     assert(flood.used <= 1.3 * calm.used + 0.1, `CPU ${flood.used} s against ${calm.used} s`);
     const held = await node.metric('halley_sampled_total');
     const chat = await node.metric('halley_sampled_total', 'type="chat",lane="normal"');
