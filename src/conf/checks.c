@@ -5,6 +5,7 @@
 #include "conf/address.h"
 #include "conf/conf.h"
 #include "conf/url.h"
+#include "protocol/event.h"
 #include "ws/origin.h"
 
 #include <string.h>
@@ -27,6 +28,16 @@ bool check_node(const char *text, const char **why)
 {
     (void)why;
     return *text == '\0' || name_is_room(bytes_str(text));
+}
+
+bool check_event_kind(const char *text, const char **why)
+{
+    (void)why;
+    for (int kind = 0; kind < EVENT_KINDS; kind++) {
+        if (strcmp(text, event_name((enum event_kind)kind)) == 0)
+            return true;
+    }
+    return false;
 }
 
 bool check_queue(const char *text, const char **why)

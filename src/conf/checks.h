@@ -9,6 +9,7 @@
 #define ALLOWED_LISTEN                                                                             \
     "an IPv4 address and port (0.0.0.0:1314) or an IPv6 one ([::]:1314), ports 0 to 65535"
 #define ALLOWED_NODE "empty, or 1 to 64 of A-Z a-z 0-9 _ . : -"
+#define ALLOWED_EVENT_KIND "connect, join, leave, close"
 #define ALLOWED_QUEUE "empty, or 1 to 64 of A-Z a-z 0-9 _ . : -"
 #define ALLOWED_ADMIN "empty, or an address and port such as 127.0.0.1:7314 or [::1]:7314"
 #define ALLOWED_TOKEN "empty, or up to 255 printable ASCII characters without spaces"
@@ -32,6 +33,7 @@
  * text. */
 bool check_listen(const char *text, const char **why);
 bool check_node(const char *text, const char **why);
+bool check_event_kind(const char *text, const char **why);
 bool check_queue(const char *text, const char **why);
 bool check_admin_listen(const char *text, const char **why);
 bool check_token(const char *text, const char **why);

@@ -196,6 +196,14 @@ struct conf {
         uint32_t dedupe_ms;
         uint64_t memory; /* of memory: */
     } history;
+    struct {
+        struct conf_list kinds;
+        uint32_t mask; /* derived: bits 1 << EVENT_… (protocol/event.h) */
+        uint32_t max_length;
+        uint32_t batch;
+        uint32_t interval_ms;
+        uint32_t pending; /* events that wait for Redis at most */
+    } events;
     struct conf_lane lanes[LANE_COUNT];
     uint32_t type_count;
     uint32_t limited_types;                 /* derived: how many have a rate */

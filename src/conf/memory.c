@@ -11,6 +11,7 @@ enum {
     ROOM_BYTES = 1024,  /* a room on one worker: name, table, three logs without their frames */
     OPEN_MESSAGE_BYTES = 9216,  /* a wslay context */
     FRAME_OVERHEAD_BYTES = 512, /* around data */
+    EVENT_BYTES = 640,          /* an event that waits, with the longest names */
     SESSION_BYTES = 320,        /* a session and its user's count, on the main thread */
     PENDING_BYTES = 96,         /* a question that waits for Redis' answer */
     RATES_BYTES = 32,           /* a viewer's table of rates with malloc's own, */
@@ -199,6 +200,8 @@ static void broker(struct sum *sum, const struct conf *conf)
          "%d connections x broker.output_bytes", BROKER_CONNECTIONS);
     line(sum, "broker input", times(BROKER_CONNECTIONS, conf->broker.message_bytes),
          "%d connections x broker.message_bytes", BROKER_CONNECTIONS);
+    line(sum, "events", times(conf->events.pending, EVENT_BYTES), "events.pending x %d B",
+         EVENT_BYTES);
     line(sum, "broker questions",
          conf->broker.output_bytes + times(conf->broker.pending, PENDING_BYTES),
          "broker.output_bytes (scripts' arguments) + broker.pending x %d B", PENDING_BYTES);

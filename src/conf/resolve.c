@@ -5,6 +5,7 @@
 #include "conf/types.h"
 #include "conf/units.h"
 #include "conf/url.h"
+#include "protocol/event.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -150,6 +151,25 @@ static void check_type_sizes(struct load *load)
     }
 }
 
+static void fill_events(struct load *load)
+{
+    struct conf *conf = load->conf;
+    struct load_slot slot = slot_of(load, "events", NULL, "kinds");
+    struct broker_url url;
+    const char *why;
+    for (uint32_t i = 0; i < conf->events.kinds.count; i++) {
+        for (int kind = 0; kind < EVENT_KINDS; kind++) {
+            if (strcmp(conf->events.kinds.items[i], event_name((enum event_kind)kind)) == 0)
+                conf->events.mask |= 1u << kind;
+        }
+    }
+    if (conf->events.mask != 0 && broker_url_parse(conf->broker.url, &url, &why) == 0 &&
+        url.scheme == BROKER_SCHEME_MEMORY)
+        load_tell(load, load->errors, &slot, NULL,
+                  BYTES_LIT("needs a Redis that keeps the stream: set broker.url = "
+                            "\"redis://host:port\", or leave it empty"));
+}
+
 /* The embedded broker keeps nothing: what it took would be gone with the process. */
 static void check_queues(struct load *load)
 {
@@ -291,6 +311,7 @@ void load_resolve(struct load *load)
     check_type_sizes(load);
     check_events(load);
     check_queues(load);
+    fill_events(load);
     check_history(load);
     check_auth(load);
     load_ticket_keys(load);

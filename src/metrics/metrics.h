@@ -165,6 +165,8 @@ enum drop_reason {
       "Those of them that do without: recovery from loss is slow there.")                          \
     X(tcp_without_timestamps, COUNTER, "halley_tcp_without_total", "option=\"timestamps\"", "")    \
     X(tcp_without_scaling, COUNTER, "halley_tcp_without_total", "option=\"window_scaling\"", "")   \
+    X(events_dropped, COUNTER, "halley_events_not_told_total", "",                                 \
+      "Events of viewers that a worker could not tell the node, which was overloaded.")            \
     X(loop_turns, COUNTER, "halley_loop_turns_total", "", "Turns of the workers' loops.")
 
 /* Sizes of TCP segments as networks have them, each the least of its class: loopback, jumbo frames, Ethernet with and without
@@ -218,6 +220,9 @@ struct worker_metrics {
     X(orders_connections, COUNTER, "halley_orders_total", "op=\"connections\"", "")                \
     X(orders_answer, COUNTER, "halley_orders_total", "op=\"answer\"", "")                          \
     X(orders_replace, COUNTER, "halley_orders_total", "op=\"replace\"", "")                        \
+    X(events_added, COUNTER, "halley_events_total", "result=\"added\"",                            \
+      "Events of viewers for the stream <prefix>:events, by what became of them.")                 \
+    X(events_dropped, COUNTER, "halley_events_total", "result=\"dropped\"", "")                    \
     X(sessions, GAUGE, "halley_sessions", "", "Sessions whose newest connection is here.")         \
     X(history_added, COUNTER, "halley_history_published_total", "result=\"added\"",                \
       "Publishes of types with history, by what became of them.")                                  \

@@ -4,6 +4,7 @@
  *      dispatch.c  broker -> message -> policy -> workers; held rooms; publishes
  *      users.c     messages, orders and questions about one user, over all nodes
  *      sessions.c  one connection per session, so many per user
+ *      events.c    what viewers do, into a stream
  *      queue.c     viewers' messages into the streams of their queues
  *      merge.c     windows of merged types: merge_up.c before the broker, merge_down.c before the workers
  *      publish.c   messages with history: numbered, kept, published
@@ -148,7 +149,12 @@ struct node {
     struct link queries;
     struct link questions; /* about users, in order of time */
     uint64_t question_id;  /* of the newest */
-    struct map sessions;   /* whose newest connection is here */
+    struct link events_waiting;
+    uint32_t events_gathered; /* of these */
+    uint32_t events_unanswered;
+    bool events_stopping;
+    uv_timer_t events_timer;
+    struct map sessions; /* whose newest connection is here */
     struct link sessions_held;
     struct link sessions_unclaimed;
     struct map user_counts;
@@ -218,6 +224,14 @@ void sessions_replaced(struct node *node, struct bytes user, struct bytes sessio
 void sessions_tick(struct node *node); /* renews what Redis knows */
 void sessions_free(struct node *node);
 
+/* events.c */
+void events_init(struct node *node);
+void events_take(struct node *node, const struct command *command);
+bool events_settled(const struct node *node); /* nothing waits that Redis could take */
+void events_stop(
+    struct node *node); /* sends what waits; node_events_settled() when it has settled */
+void events_free(struct node *node);
+
 /* queue.c */
 void queue_append(struct node *node, const struct command *command, struct publish *publish);
 /* merge.c, merge_up.c, merge_down.c */
@@ -262,5 +276,6 @@ void api_query_done(struct node *node, struct worker_query *query);
 void api_abandon(struct node *node);
 
 /* node.c */
+void node_events_settled(struct node *node); /* after events_stop() */
 void node_merged(struct node *node); /* after merges_stop(): everything is with the broker */
 void node_update_broker_metrics(struct node *node);

@@ -103,6 +103,7 @@ static void end(struct node *node)
     uv_close((uv_handle_t *)&node->tick, NULL);
     uv_close((uv_handle_t *)&node->pause, NULL);
     uv_close((uv_handle_t *)&node->merge_timer, NULL);
+    uv_close((uv_handle_t *)&node->events_timer, NULL);
     uv_close((uv_handle_t *)&node->gather, NULL);
     uv_close((uv_handle_t *)&node->stop_timer, NULL);
     for (int i = 0; i < 3; i++)
@@ -117,6 +118,7 @@ static void on_leave_timeout(uv_timer_t *timer)
 /* The other nodes are told that this one counts no more; that may not keep it for long. */
 static void leave(struct node *node)
 {
+    node->events_stopping = false; /* whoever of them is late */
     uv_timer_start(&node->stop_timer, on_leave_timeout, LEAVE_MOST_MS, 0);
     presence_leave(node, end);
 }
@@ -205,6 +207,13 @@ static void on_signal(uv_signal_t *handle, int number)
 
 void node_merged(struct node *node)
 {
+    events_stop(node);
+    if (events_settled(node))
+        leave(node);
+}
+
+void node_events_settled(struct node *node)
+{
     leave(node);
 }
 
@@ -225,6 +234,9 @@ static void on_command(struct node *node, struct command *command)
         break;
     case COMMAND_TICKET_BIND:
         tickets_bind(node, command);
+        break;
+    case COMMAND_EVENT:
+        events_take(node, command);
         break;
     case COMMAND_OPENED:
         sessions_opened(node, command);
@@ -374,6 +386,7 @@ static void start_handles(struct node *node)
     uv_timer_start(&node->tick, on_tick, NODE_TICK_MS, NODE_TICK_MS);
     uv_timer_init(&node->loop, &node->pause);
     merges_init(node);
+    events_init(node);
     uv_timer_init(&node->loop, &node->gather);
     uv_timer_init(&node->loop, &node->stop_timer);
     node->wake.data = node->batch_before.data = node->batch_after.data = node->tick.data =
@@ -487,6 +500,7 @@ int node_run(struct conf *conf, const struct node_options *options)
     presence_destroy(node);
     dispatch_free_rooms(node);
     sessions_free(node);
+    events_free(node);
     merges_fini(node);
     sampler_fini(&node->sampler);
     tickets_free(node);

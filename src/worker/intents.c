@@ -111,6 +111,9 @@ static void join(struct worker *worker, struct viewer *viewer, struct bytes room
     struct reply joined = {.kind = REPLY_JOINED, .ref = ref, .room = room};
     switch (room_join(worker, viewer, room, ref)) {
     case JOIN_LIVE:
+        events_join(worker, viewer, room);
+        reply_send(worker, viewer, &joined);
+        break;
     case JOIN_HELD:
         counts_fill_joined(room_find(worker, room, map_hash(room.data, room.len)), &joined);
         reply_send(worker, viewer, &joined);

@@ -10,6 +10,7 @@
  *      write.c     bytes out, little of them unsent in the kernel
  *      users.c     all connections of one user
  *      pulse.c     intervals that networks allow  segment.c  TCP segments that frames are to fit
+ *      events.c    what backends want to hear of viewers
  *      query.c     operators' questions           loop.c     handles, mailboxes, turns
  *      counts.c    who is online
  *
@@ -492,6 +493,12 @@ const struct found *users_find(struct worker *worker, struct bytes user, size_t 
 void users_enlist(struct worker *worker, struct viewer *viewer);
 void users_delist(struct worker *worker, struct viewer *viewer);
 void user_deliver(struct worker *worker, const struct message *message);
+
+/* events.c: each is nothing unless the conf asks for that kind. */
+void events_connect(struct worker *worker, const struct viewer *viewer);
+void events_join(struct worker *worker, const struct viewer *viewer, struct bytes room);
+void events_leave(struct worker *worker, const struct viewer *viewer, struct bytes room);
+void events_close(struct worker *worker, const struct viewer *viewer, enum close_reason reason);
 
 /* query.c */
 void query_answer(struct worker *worker, struct worker_query *query);

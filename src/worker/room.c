@@ -267,6 +267,8 @@ void room_leave(struct worker *worker, struct member *member)
 {
     struct viewer *viewer = member->viewer;
     struct room *room = member->room;
+    if (room->live)
+        events_leave(worker, viewer, bytes_of(room->name, room->name_len));
     struct member **at = &viewer->members;
     while (*at != member)
         at = &(*at)->next;
@@ -320,6 +322,7 @@ void room_live(struct worker *worker, struct bytes name, uint32_t online)
         counts_fill_joined(room, &reply);
         if (refs)
             reply.ref = refs[i];
+        events_join(worker, room_at(room, i)->viewer, name);
         reply_send(worker, room_at(room, i)->viewer, &reply);
     }
     free(refs);

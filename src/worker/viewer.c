@@ -296,6 +296,7 @@ void viewer_begin_closing(struct worker *worker, struct viewer *viewer, enum clo
         room_leave_all(worker, viewer);
         forget_user(worker, viewer);
     }
+    events_close(worker, viewer, reason);
     if (viewer->state == VIEWER_OPEN && viewer_adapter(viewer))
         worker->open_encoded[viewer_adapter(viewer)->encoding]--;
     pulse_end(worker, viewer);
@@ -362,5 +363,6 @@ int viewer_opened(struct worker *worker, struct viewer *viewer)
             return UV_ENOMEM;
         users_enlist(worker, viewer);
     }
+    events_connect(worker, viewer);
     return 0;
 }

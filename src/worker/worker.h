@@ -40,6 +40,7 @@ enum command_kind {
     COMMAND_OPENED,      /* viewer; text: session (may be empty), connection, user */
     COMMAND_CLOSED,      /* viewer; text: session (may be empty), nothing, user */
     COMMAND_COUNTS, /* payload: records {i32 viewers more or less, u8 length, name of the room} */
+    COMMAND_EVENT, /* result: enum event_kind, id: for how long it has been open (ms); text: room, packed struct event, user */
     COMMAND_QUERY_DONE,
     COMMAND_STOPPED
 };
