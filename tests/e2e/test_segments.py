@@ -117,6 +117,19 @@ def cuts_at_frames(halley, viewer):
     equal(len(straddled), 0, "segments that begin inside a frame")
 
 
+def tells_change(viewer):
+    sh("ip", "link", "set", LINK.near, "mtu", "1000")
+    told = None
+    for _ in range(20):  # the kernel notices with what it sends next, the gateway with the ping after that
+        viewer.text('{"op":"ping"}')
+        told = json.loads(read_until(viewer, b'"pong"')).get("frame_bytes")
+        if told:
+            break
+    equal(told, 1000 - 40 - 12 - 4, "frame_bytes in the pong after the change")
+    viewer.text('{"op":"ping"}')
+    equal("frame_bytes" in json.loads(read_until(viewer, b'"pong"')), False, "frame_bytes in the next pong")
+
+
 def all_checks():
     halley = Halley(host=LINK.host, workers=1)
     viewer = Viewer(LINK.socket(), LINK.host, halley.port, "user=seg&room=seg", 20 * SLOWNESS)
@@ -125,6 +138,7 @@ def all_checks():
     check("welcome, pong and metrics tell the size of segments", lambda: tells_sizes(halley, viewer, welcome))
     check("a publisher is warned of what does not fit", lambda: warns(halley, viewer))
     check(NAME, lambda: cuts_at_frames(halley, viewer))
+    check("pong tells the size when it has changed", lambda: tells_change(viewer))
 
 
 def main():
