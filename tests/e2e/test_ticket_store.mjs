@@ -24,7 +24,7 @@ async function put(claims = {}, prefix = 'halley') {
     return id;
 }
 
-const base = { 'log.level': 'debug', 'auth.timeout': '500ms', 'limits.viewer_rate': 1000, 'limits.viewer_burst': 1000 };
+const base = { 'presence.enabled': 'no', 'log.level': 'debug', 'auth.timeout': '500ms', 'limits.viewer_rate': 1000, 'limits.viewer_burst': 1000 };
 const store = await Halley.start({ workers: 2, redis, set: { ...base, 'auth.mode': 'redis' } });
 const view = (id, options = {}) => Native.open(store.port, { ...options, query: { ...options.query, ticket_id: id } });
 

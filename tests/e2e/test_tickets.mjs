@@ -22,6 +22,7 @@ const halley = await Halley.start({
     set: {
         'auth.mode': 'jwt',
         'auth.grace': '1s',
+        'presence.enabled': 'no', // frames are taken one by one
         'log.level': 'debug',
         'limits.viewer_rate': 1000,
         'limits.viewer_burst': 1000,
