@@ -4,7 +4,7 @@
  * one contiguous run of ready bytes, or two where the ring wraps.
  *
  *      number:   tail ................ cursor ............ head        (tail <= cursor <= head, modulo 2^32)
- *      entries:  [ time, type, offset per encoding ]                   ring of entries, index = number & mask
+ *      entries:  [ time, type, mark, offset per encoding ]             ring of entries, index = number & mask
  *      bytes:    |#### frame n ####|## n+1 ##|                         one ring per encoding, index = offset & mask
  *
  * Path:      room message -> adapter (frame) -> [frame log] -> flush (send).
@@ -55,6 +55,15 @@ void halley_framelog_destroy(struct halley_framelog *log); /* NULL is fine */
 int halley_framelog_append(struct halley_framelog *log, const struct halley_framelog_bounds *bounds,
                            uint32_t now_ms, uint16_t type,
                            const struct halley_frame frames[HALLEY_ENCODINGS]);
+
+/* Gives the newest frame a mark of the owner's, such as the low bits of a count; a new frame has 0. The log must not be empty. */
+void halley_framelog_mark(struct halley_framelog *log, uint16_t mark);
+
+/* Where a reader goes on who has everything up to `mark`: the first frame, not before number `since`, behind which all marks are later (a
+ * count modulo 2^16, so fewer than 2^15 apart); the head where there is none. Returns false where the frame in that place is not the one
+ * marked mark + 1, or this encoding does not have all of them. */
+bool halley_framelog_seek(const struct halley_framelog *log, int encoding, uint16_t mark,
+                          uint32_t since, uint32_t *number);
 
 /* Drops what is older than ttl; gives all rings' memory back when nothing is left. */
 void halley_framelog_expire(struct halley_framelog *log,

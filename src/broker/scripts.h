@@ -7,6 +7,7 @@
 #include "broker/broker.h"
 
 extern const struct broker_script script_merge;
+extern const struct broker_script script_history;
 extern const struct broker_script script_publish;
 extern const struct broker_script script_nodes;
 extern const struct broker_script script_presence;

@@ -195,6 +195,12 @@ struct conf {
         uint32_t ttl_ms;
         uint32_t dedupe_ms;
         uint64_t memory; /* of memory: */
+        uint32_t wait_ms;
+        uint32_t read_bytes; /* of one read */
+        uint32_t reads;      /* under way */
+        uint32_t replay_ms;
+        uint64_t replay_bytes; /* per worker */
+        uint32_t waiting;      /* messages behind holes, on the main thread */
     } history;
     struct {
         struct conf_list kinds;

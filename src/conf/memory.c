@@ -149,6 +149,18 @@ static void rooms(struct sum *sum, const struct conf *conf)
          LANE_COUNT);
 }
 
+static void history(struct sum *sum, const struct conf *conf)
+{
+    if (conf->history_types == 0)
+        return;
+    line(sum, "history, waiting", times(conf->history.waiting, conf->broker.message_bytes),
+         "history.waiting x broker.message_bytes");
+    line(sum, "history, replays", times(conf->server.workers, conf->history.replay_bytes),
+         "%" PRIu32 " workers x history.replay_bytes", conf->server.workers);
+    line(sum, "history, reads", times(conf->history.reads, conf->history.read_bytes),
+         "history.reads x history.read_bytes");
+}
+
 static void rates(struct sum *sum, const struct conf *conf)
 {
     uint64_t tables =
@@ -215,6 +227,7 @@ void conf_print_memory(const struct conf *conf, uint32_t connections, struct buf
     tickets(&sum, conf, connections);
     rooms(&sum, conf);
     rates(&sum, conf);
+    history(&sum, conf);
     merges(&sum, conf);
     samples(&sum, conf);
     broker(&sum, conf);

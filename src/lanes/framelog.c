@@ -8,6 +8,7 @@ enum { MIN_RING_BYTES = 1024, MIN_ENTRIES = 16 };
 struct entry {
     uint32_t time_ms;
     uint16_t type;
+    uint16_t mark;
     uint32_t
         start[HALLEY_ENCODINGS]; /* offset of the frame's first byte in each ring, modulo 2^32 */
 };
@@ -183,6 +184,7 @@ int halley_framelog_append(struct halley_framelog *log, const struct halley_fram
     struct entry *entry = entry_at(log, log->head);
     entry->time_ms = now_ms;
     entry->type = type;
+    entry->mark = 0;
     for (int e = 0; e < HALLEY_ENCODINGS; e++) {
         struct ring *ring = &log->rings[e];
         entry->start[e] = ring->head;
@@ -192,6 +194,25 @@ int halley_framelog_append(struct halley_framelog *log, const struct halley_fram
     }
     log->head++;
     return HALLEY_FRAMELOG_OK;
+}
+
+void halley_framelog_mark(struct halley_framelog *log, uint16_t mark)
+{
+    entry_at(log, log->head - 1)->mark = mark;
+}
+
+bool halley_framelog_seek(const struct halley_framelog *log, int encoding, uint16_t mark,
+                          uint32_t since, uint32_t *number)
+{
+    uint32_t first = (int32_t)(since - log->tail) > 0 ? since : log->tail;
+    uint32_t at = log->head;
+    bool whole = true;
+    while (at != first && (int16_t)(uint16_t)(entry_at(log, at - 1)->mark - mark) > 0) {
+        at--;
+        whole &= start_of(log, encoding, at + 1) != entry_at(log, at)->start[encoding];
+    }
+    *number = at;
+    return at == log->head || (whole && entry_at(log, at)->mark == (uint16_t)(mark + 1));
 }
 
 void halley_framelog_expire(struct halley_framelog *log,

@@ -142,6 +142,7 @@ enum drop_reason {
     X(memory_logs, GAUGE, "halley_memory_bytes", "kind=\"logs\"", "")                              \
     X(memory_codec, GAUGE, "halley_memory_bytes", "kind=\"codec\"", "")                            \
     X(memory_queues, GAUGE, "halley_memory_bytes", "kind=\"queues\"", "")                          \
+    X(memory_replays, GAUGE, "halley_memory_bytes", "kind=\"replays\"", "")                        \
     X(memory_addresses, GAUGE, "halley_memory_bytes", "kind=\"addresses\"", "")                    \
     X(memory_networks, GAUGE, "halley_memory_bytes", "kind=\"networks\"", "")                      \
     X(memory_tickets, GAUGE, "halley_memory_bytes", "kind=\"tickets\"", "")                        \
@@ -167,6 +168,14 @@ enum drop_reason {
     X(tcp_without_scaling, COUNTER, "halley_tcp_without_total", "option=\"window_scaling\"", "")   \
     X(events_dropped, COUNTER, "halley_events_not_told_total", "",                                 \
       "Events of viewers that a worker could not tell the node, which was overloaded.")            \
+    X(resumed_log, COUNTER, "halley_resumes_total", "from=\"log\"",                                \
+      "Lanes of rooms in which viewers that came back went on: from the frame log, from history, " \
+      "or not without a gap.")                                                                     \
+    X(resumed_history, COUNTER, "halley_resumes_total", "from=\"history\"", "")                    \
+    X(resumed_gap, COUNTER, "halley_resumes_total", "from=\"gap\"", "")                            \
+    X(resume_failed, COUNTER, "halley_resumes_failed_total", "",                                   \
+      "Joins with after that were answered unavailable.")                                          \
+    X(resumes, GAUGE, "halley_resumes", "", "Viewers, per room, that are on their way back.")      \
     X(loop_turns, COUNTER, "halley_loop_turns_total", "", "Turns of the workers' loops.")
 
 /* Sizes of TCP segments as networks have them, each the least of its class: loopback, jumbo frames, Ethernet with and without
@@ -229,6 +238,19 @@ struct worker_metrics {
     X(history_repeats, COUNTER, "halley_history_published_total", "result=\"repeat\"", "")         \
     X(history_duplicates, COUNTER, "halley_history_published_total", "result=\"duplicate\"", "")   \
     X(history_failed, COUNTER, "halley_history_published_total", "result=\"unavailable\"", "")     \
+    X(history_rooms, GAUGE, "halley_history_rooms", "", "Rooms whose numbers are looked after.")   \
+    X(history_waiting, GAUGE, "halley_history_waiting", "",                                        \
+      "Messages that wait behind a hole (history.waiting).")                                       \
+    X(history_holes_filled, COUNTER, "halley_history_holes_total", "result=\"filled\"",            \
+      "Holes in the numbers of a lane, and cuts from Redis, by what became of them.")              \
+    X(history_holes_left, COUNTER, "halley_history_holes_total", "result=\"gap\"", "")             \
+    X(history_filled, COUNTER, "halley_history_filled_total", "",                                  \
+      "Messages that were missed and read from history.")                                          \
+    X(history_repeats_dropped, COUNTER, "halley_history_repeats_total", "",                        \
+      "Messages that came a second time and were dropped.")                                        \
+    X(history_reads_fill, COUNTER, "halley_history_reads_total", "for=\"holes\"",                  \
+      "Reads of history.")                                                                         \
+    X(history_reads_resume, COUNTER, "halley_history_reads_total", "for=\"viewers\"", "")          \
     X(payload_bad, COUNTER, "halley_payloads_dropped_total", "reason=\"malformed\"",               \
       "Broker payloads that were dropped.")                                                        \
     X(payload_too_large, COUNTER, "halley_payloads_dropped_total", "reason=\"too_large\"", "")     \

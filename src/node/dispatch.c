@@ -52,13 +52,44 @@ static struct held *held_create(struct node *node, struct bytes name)
 
 static void tell_room(struct node *node, uint32_t worker, enum command_kind kind, struct bytes room)
 {
-    struct command *command = command_create(kind, room, (struct bytes){0});
+    struct history_point points[LANE_COUNT];
+    struct bytes payload = {0};
+    if (kind == COMMAND_ROOM_LIVE && node->conf->history_types > 0) {
+        history_points(node, room, points);
+        payload = bytes_of((const char *)points, sizeof(points));
+    }
+    struct command *command = command_create(kind, room, payload);
     if (command) {
         const struct held *held = dispatch_find(node, room);
         command->online = held ? presence_online(held) : UINT32_MAX;
         worker_post(node->workers[worker], command);
-    } else
+    } else {
         log_error("out of memory: joins of a room stay unanswered", LOG_BYTES("room", room));
+    }
+}
+
+/* Its subscription stands. Viewers are told that they are in when its numbers are known too. */
+static void begin_standing(struct node *node, struct held *held)
+{
+    struct bytes name = bytes_of(held->name, held->name_len);
+    bool again = held->reading;
+    held->reading = true;
+    if (node->conf->history_types == 0)
+        dispatch_stands(node, name);
+    else if (!again)
+        history_hold(node, name);
+}
+
+void dispatch_stands(struct node *node, struct bytes room)
+{
+    struct held *held = dispatch_find(node, room);
+    if (!held || !held->reading)
+        return;
+    held->reading = false;
+    for (uint32_t i = 0; i < node->worker_count; i++) {
+        if (held->holders & 1ull << i)
+            tell_room(node, i, COMMAND_ROOM_LIVE, room);
+    }
 }
 
 void dispatch_hold(struct node *node, const struct command *command)
@@ -71,8 +102,10 @@ void dispatch_hold(struct node *node, const struct command *command)
         tell_room(node, command->worker, COMMAND_ROOM_REFUSED, name);
         return;
     }
+    if (held->live && held->holders == 0)
+        begin_standing(node, held);
     held->holders |= 1ull << command->worker;
-    if (held->live)
+    if (held->live && !held->reading)
         tell_room(node, command->worker, COMMAND_ROOM_LIVE, name);
 }
 
@@ -84,6 +117,7 @@ void dispatch_release(struct node *node, const struct command *command)
     held->holders &= ~(1ull << command->worker);
     if (held->holders != 0)
         return;
+    history_forget(node, command_room(command));
     struct lingering *lingering = malloc(sizeof(*lingering));
     if (!lingering) {
         log_error("no memory to release a room: it stays subscribed",
@@ -189,6 +223,11 @@ struct message *dispatch_judge(struct node *node, enum message_kind kind, struct
     }
     message->lane = type->lane;
     message->type_index = index;
+    enum lane lane;
+    struct history_point point;
+    if (kind == MESSAGE_ROOM && node->conf->history_types > 0 && type->merge_kind == MERGE_NONE &&
+        history_id_parse(message->id, &lane, &point) && lane == type->lane && point.n > 0)
+        message->point = point;
     metric_add(&node->metrics.by_lane[type->lane], 1);
     frames_judge(node, kind, room, parts.type, payload);
     return message;
@@ -213,6 +252,7 @@ static void on_message(void *ctx, enum broker_channel channel, struct bytes room
 {
     struct node *node = ctx;
     uint64_t workers = all_workers(node);
+    const struct held *held = NULL;
     if (channel == BROKER_USERS) {
         users_on_message(node, payload);
         return;
@@ -222,7 +262,7 @@ static void on_message(void *ctx, enum broker_channel channel, struct bytes room
         return;
     }
     if (channel != BROKER_ALL) {
-        const struct held *held = dispatch_find(node, room);
+        held = dispatch_find(node, room);
         workers = held ? held->holders : 0;
     }
     if (workers == 0) {
@@ -236,6 +276,8 @@ static void on_message(void *ctx, enum broker_channel channel, struct bytes room
     const struct conf_type *type = &node->conf->types[message->type_index];
     if (type->merge_kind != MERGE_NONE)
         merge_down_put(node, type, message);
+    else if (held && (message->point.epoch != 0 || !list_empty(&node->history.waits)))
+        history_take(node, message, held->reading);
     else if (pass_room_rate(node, type, message))
         deliver(node, workers, message);
     message_unref(message);
@@ -255,10 +297,7 @@ static void on_subscribed(void *ctx, struct bytes room)
     if (!held || held->live)
         return;
     held->live = true;
-    for (uint32_t i = 0; i < node->worker_count; i++) {
-        if (held->holders & 1ull << i)
-            tell_room(node, i, COMMAND_ROOM_LIVE, room);
-    }
+    begin_standing(node, held);
 }
 
 static void on_ready(void *ctx, bool ready)
@@ -282,6 +321,8 @@ static void on_gap(void *ctx, struct bytes room, unsigned lanes)
     struct node *node = ctx;
     const struct held *held = room.len ? dispatch_find(node, room) : NULL;
     uint64_t workers = room.len ? (held ? held->holders : 0) : all_workers(node);
+    if (held && node->conf->history_types > 0)
+        lanes = history_cut(node, room, lanes);
     for (int lane = 0; lane < LANE_COUNT && workers != 0; lane++) {
         if (!(lanes & 1u << lane))
             continue;

@@ -11,6 +11,7 @@
  *      tickets.c   what workers ask about tickets
  *      presence.c  who is online, over all nodes
  *      frames.c    do messages fit one TCP segment?
+ *      history.c   … what of them is missing on their way back
  *      api.c       what operators and backends ask over HTTP
  *
  * Threads:   the main thread.
@@ -21,6 +22,7 @@
 #include "base/map.h"
 #include "broker/broker.h"
 #include "metrics/metrics.h"
+#include "node/history.h"
 #include "node/listen.h"
 #include "node/node.h"
 #include "policy/backlog.h"
@@ -44,6 +46,7 @@ struct held {
     uint32_t local;     /* viewers on this node */
     uint32_t others;    /* … on the others, as last read */
     bool live : 1;      /* its subscription is confirmed */
+    bool reading : 1;   /* … and its numbers are being asked for: viewers wait */
     bool known : 1;     /* others was read */
     bool changed : 1;   /* local is to be written */
     bool stale : 1;     /* viewers are to be told */
@@ -141,6 +144,7 @@ struct node {
     struct sampler sampler; /* of rooms with more messages than limits.room_rate */
     struct limiter user_rates;
     struct limiter room_rates;
+    struct history history;
     struct backlog backlog;    /* history, with `memory:` */
     struct presence *presence; /* NULL: presence.enabled = no */
     struct map rooms;
@@ -187,6 +191,8 @@ int dispatch_publish_merged(struct node *node, struct up *up, struct bytes room,
                             struct bytes payload);
 /* To all workers that have viewers of its room; the caller keeps its reference. */
 void dispatch_deliver(struct node *node, struct message *message);
+/* The room's numbers are read: its viewers may be told that they are in. */
+void dispatch_stands(struct node *node, struct bytes room);
 void dispatch_expire_rates(struct node *node); /* forgets users and rooms that owe nothing */
 void dispatch_free_rooms(struct node *node);
 

@@ -104,6 +104,7 @@ static void end(struct node *node)
     uv_close((uv_handle_t *)&node->pause, NULL);
     uv_close((uv_handle_t *)&node->merge_timer, NULL);
     uv_close((uv_handle_t *)&node->events_timer, NULL);
+    history_close(node);
     uv_close((uv_handle_t *)&node->gather, NULL);
     uv_close((uv_handle_t *)&node->stop_timer, NULL);
     for (int i = 0; i < 3; i++)
@@ -225,6 +226,9 @@ static void on_command(struct node *node, struct command *command)
         break;
     case COMMAND_RELEASE:
         dispatch_release(node, command);
+        break;
+    case COMMAND_ASK_HISTORY:
+        history_ask(node, command);
         break;
     case COMMAND_PUBLISH:
         dispatch_publish(node, command);
@@ -387,6 +391,7 @@ static void start_handles(struct node *node)
     uv_timer_init(&node->loop, &node->pause);
     merges_init(node);
     events_init(node);
+    history_init(node);
     uv_timer_init(&node->loop, &node->gather);
     uv_timer_init(&node->loop, &node->stop_timer);
     node->wake.data = node->batch_before.data = node->batch_after.data = node->tick.data =
@@ -506,6 +511,7 @@ int node_run(struct conf *conf, const struct node_options *options)
     tickets_free(node);
     limiter_fini(&node->user_rates);
     limiter_fini(&node->room_rates);
+    history_fini(node);
     backlog_fini(&node->backlog);
     uv_loop_close(&node->loop);
     drop_commands(node);

@@ -1,5 +1,6 @@
 #include "protocol/answer.h"
 
+#include "protocol/history_id.h"
 #include "ws/frame.h"
 
 const char *error_code_name(enum error_code code)
@@ -48,6 +49,24 @@ static void write_online(struct buf *out, const struct reply *reply)
     buf_uint(out, reply->online);
 }
 
+static void write_after(struct buf *out, const struct reply *reply)
+{
+    char text[HISTORY_ID_MAX + 1];
+    bool first = true;
+    if (!reply->has_after)
+        return;
+    BUF_LIT(out, ",\"after\":[");
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        if (reply->after[lane].n == 0)
+            continue;
+        buf_text(out, first ? "\"" : ",\"");
+        buf_bytes(out, history_id_format((enum lane)lane, reply->after[lane], text));
+        BUF_LIT(out, "\"");
+        first = false;
+    }
+    BUF_LIT(out, "]");
+}
+
 static void write_retry(struct buf *out, uint32_t retry_after_ms)
 {
     if (retry_after_ms == 0)
@@ -94,6 +113,7 @@ void answer_reply(struct buf *out, const struct reply *reply)
         write_room(out, reply->room);
         write_ref(out, reply->ref);
         write_online(out, reply);
+        write_after(out, reply);
         break;
     case REPLY_ACK:
         BUF_LIT(out, "{\"op\":\"ack\"");
@@ -124,6 +144,7 @@ void answer_acknowledgement(struct buf *out, const struct reply *reply)
         if (reply->kind == REPLY_JOINED) {
             write_room(out, reply->room);
             write_online(out, reply);
+            write_after(out, reply);
         } else if (reply->kind == REPLY_PONG) {
             write_pong(out, reply);
         } else {
@@ -137,6 +158,15 @@ static void write_lane(struct buf *out, enum lane lane)
 {
     BUF_LIT(out, ",\"lane\":\"");
     buf_text(out, lane_name(lane));
+    BUF_LIT(out, "\"");
+}
+
+static void write_after_id(struct buf *out, struct bytes id)
+{
+    if (id.len == 0)
+        return;
+    BUF_LIT(out, ",\"after\":\"");
+    buf_bytes(out, id);
     BUF_LIT(out, "\"");
 }
 
@@ -154,6 +184,7 @@ void answer_notice(struct buf *out, const struct notice *notice)
         BUF_LIT(out, "{\"op\":\"gap\"");
         write_room(out, notice->room);
         write_lane(out, notice->lane);
+        write_after_id(out, notice->after);
         break;
     case NOTICE_ONLINE:
         BUF_LIT(out, "{\"op\":\"online\"");
@@ -179,6 +210,7 @@ bool answer_is_notice(const struct message *message, struct notice *notice)
         .room = message->room,
         .lane = message->lane,
         .count = message->online,
+        .after = message->id,
     };
     return true;
 }

@@ -17,12 +17,6 @@ enum {
     HISTORY_ID_MAX = 2 + EPOCH_TEXT_MAX + 1 + 16
 };
 
-/* Where one lane of a room stands: the last message. epoch 0: not known. */
-struct history_point {
-    uint64_t epoch;
-    uint64_t n; /* 0: before the first message; up to 2^53-1 */
-};
-
 /* Reads an id. Returns false for what is none, and leaves the rest as it was. */
 bool history_id_parse(struct bytes id, enum lane *lane, struct history_point *point);
 

@@ -51,11 +51,13 @@ const char *error_code_name(enum error_code code);
 struct intent {
     enum intent_op op;
     struct intent_ref ref;
-    struct bytes room;        /* a valid room name (JOIN, LEAVE, SEND) */
-    struct bytes type;        /* a valid type name (SEND) */
-    struct json_span data;    /* SEND: kind JSON_ABSENT when none was given */
-    struct bytes key;         /* SEND: idempotency key, 1-64 room characters, empty when none */
-    bool has_after;           /* JOIN carried `after` (an array of strings); kept for resume */
+    struct bytes room;     /* a valid room name (JOIN, LEAVE, SEND) */
+    struct bytes type;     /* a valid type name (SEND) */
+    struct json_span data; /* SEND: kind JSON_ABSENT when none was given */
+    struct bytes key;      /* SEND: idempotency key, 1-64 room characters, empty when none */
+    bool has_after;        /* JOIN carried `after`: */
+    struct history_point
+        after[LANE_COUNT];    /* what the viewer has of each lane; epoch 0: not given */
     bool passive;             /* PACE: true "passive", false "active" */
     struct bytes ticket;      /* REFRESH, CONNECT: empty when none */
     struct bytes engine_data; /* ENGINE_PING: what follows the `2` */
@@ -83,8 +85,10 @@ enum reply_kind {
 struct reply {
     enum reply_kind kind;
     struct intent_ref ref;
-    struct bytes room; /* JOINED; ERROR: where it helps (optional) */
-    struct bytes id;   /* ACK: of the message that was taken; empty: none */
+    struct bytes room;                      /* JOINED; ERROR: where it helps (optional) */
+    struct bytes id;                        /* ACK: of the message that was taken; empty: none */
+    bool has_after;                         /* JOINED: */
+    struct history_point after[LANE_COUNT]; /* where each lane stands; n 0: nothing yet */
     bool online_known;
     uint64_t online;           /* JOINED */
     struct bytes online_rooms; /* PONG: `"42":1240,"43":7`, or empty */
@@ -103,6 +107,7 @@ struct notice {
     enum notice_kind kind;
     struct bytes room; /* empty: of the messages to all */
     enum lane lane;
+    struct bytes after;      /* GAP: id of the last message known to have come; empty: not known */
     uint32_t count;          /* SKIPPED, ONLINE */
     const char *reason;      /* GOODBYE: static word */
     uint32_t retry_after_ms; /* GOODBYE */

@@ -25,16 +25,23 @@ enum message_kind {
     MESSAGE_GAP /* a notice in the lane's order: messages of this lane and room may be missing here; room empty: of halley:all */
 };
 
+/* A number of a message with history (history_id.h), or where a lane of a room stands: its last message. */
+struct history_point {
+    uint64_t epoch; /* 0: none, not known */
+    uint64_t n;     /* 0: before the first message; up to 2^53-1 */
+};
+
 struct message {
     _Atomic uint32_t refs;
     enum message_kind kind;
     enum lane lane;
-    uint16_t type_index; /* into the conf's type table, for counters */
-    uint32_t room_hash;  /* map_hash() of room */
-    uint32_t online;     /* MESSAGE_ONLINE */
-    bool silent;         /* MESSAGE_ONLINE: for workers only, viewers are not told */
-    struct bytes room;   /* all of these point into this allocation */
-    struct bytes user;   /* MESSAGE_USER: whom it is for */
+    uint16_t type_index;        /* into the conf's type table, for counters */
+    uint32_t room_hash;         /* map_hash() of room */
+    uint32_t online;            /* MESSAGE_ONLINE */
+    bool silent;                /* MESSAGE_ONLINE: for workers only, viewers are not told */
+    struct history_point point; /* left for the policy to set */
+    struct bytes room;          /* all of these point into this allocation */
+    struct bytes user;          /* MESSAGE_USER: whom it is for */
     struct bytes type;
     struct bytes from; /* empty: not known */
     struct bytes id;   /* empty: none */

@@ -1,5 +1,7 @@
 #include "protocol/request.h"
 
+#include "protocol/history_id.h"
+
 void request_fields_init(struct json_field *fields, size_t count)
 {
     static const char *const names[FIELD_COUNT_NATIVE] = {
@@ -82,6 +84,18 @@ static bool read_key(struct intent *intent, struct json_span value)
     return false;
 }
 
+static bool read_point(struct intent *intent, struct json_span value)
+{
+    char scratch[MESSAGE_ID_MAX];
+    struct bytes id;
+    enum lane lane;
+    struct history_point point;
+    if (!json_text(value, scratch, sizeof(scratch), &id) || !history_id_parse(id, &lane, &point))
+        return false;
+    intent->after[lane] = point;
+    return true;
+}
+
 static bool read_after(struct intent *intent, struct json_span value)
 {
     enum { AFTER_MAX = 8 };
@@ -92,11 +106,11 @@ static bool read_after(struct intent *intent, struct json_span value)
     bool good =
         value.kind == JSON_ARRAY && json_array(value.raw, JSON_DEPTH_MAX, ids, &count) == JSON_OK;
     for (size_t i = 0; good && i < count; i++)
-        good = ids[i].kind == JSON_STRING;
+        good = read_point(intent, ids[i]);
     intent->has_after = good;
     if (!good)
         intent_refuse(intent, ERROR_BAD_MESSAGE,
-                      "after must be an array of at most 8 strings, or be left out");
+                      "after must be an array of at most 8 ids of messages, or be left out");
     return good;
 }
 

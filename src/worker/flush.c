@@ -1,4 +1,5 @@
 #include "worker/internal.h"
+#include "worker/resume.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -143,6 +144,11 @@ static enum gather gather_member(struct worker *worker, struct viewer *viewer,
     struct room *room = member->room;
     if (!room->live)
         return GATHER_ALL;
+    if (viewer->extras && viewer->extras->resumes) {
+        enum resume_gather may = resume_gather(worker, member, lane, &plan->lanes);
+        if (may != RESUME_GO)
+            return may == RESUME_FULL ? GATHER_FULL : GATHER_ALL;
+    }
     if (!room->activity && member->cursor[lane] == room->rest.next[lane])
         return GATHER_ALL;
     /* It was blocked until the room fell silent: it is told that it skipped. */

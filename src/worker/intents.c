@@ -1,3 +1,4 @@
+#include "worker/resume.h"
 #include "worker/tickets.h"
 
 #include "base/clock.h"
@@ -105,35 +106,40 @@ static bool judge_join(struct worker *worker, struct viewer *viewer, struct byte
     return true;
 }
 
-static void join(struct worker *worker, struct viewer *viewer, struct bytes room,
-                 struct intent_ref ref)
+/* wants: room, ref and what of its messages the viewer has. */
+static void join(struct worker *worker, struct viewer *viewer, const struct intent *wants)
 {
-    struct reply joined = {.kind = REPLY_JOINED, .ref = ref, .room = room};
-    switch (room_join(worker, viewer, room, ref)) {
-    case JOIN_LIVE:
-        events_join(worker, viewer, room);
+    struct bytes name = wants->room;
+    struct reply joined = {.kind = REPLY_JOINED, .ref = wants->ref, .room = name};
+    enum join_result result = room_join(worker, viewer, name, wants->ref);
+    struct room *room =
+        result == JOIN_NO_MEMORY ? NULL : room_find(worker, name, map_hash(name.data, name.len));
+    if (room && wants->has_after && worker->conf->history_types > 0) {
+        if (!resume_join(worker, room_member(viewer, room), wants, result != JOIN_HELD))
+            room = NULL;
+    } else if (room && result != JOIN_WAITS) { /* else answered when its subscription stands */
+        counts_fill_joined(room, &joined);
+        resume_tell_stand(worker, room, &joined);
+        if (result == JOIN_LIVE)
+            events_join(worker, viewer, name);
         reply_send(worker, viewer, &joined);
-        break;
-    case JOIN_HELD:
-        counts_fill_joined(room_find(worker, room, map_hash(room.data, room.len)), &joined);
-        reply_send(worker, viewer, &joined);
-        break;
-    case JOIN_WAITS:
-        break; /* answered when the subscription is confirmed */
-    default:
-        answer_error(worker, viewer, ref, ERROR_UNAVAILABLE, "the node is out of memory", 1000);
     }
+    if (!room)
+        answer_error(worker, viewer, wants->ref, ERROR_UNAVAILABLE, "the node is out of memory",
+                     1000);
 }
 
 /* A room of the query. What is refused does not count as abuse: a request head is bounded as it is. */
 void intents_join_query(struct worker *worker, struct viewer *viewer, struct bytes room)
 {
     struct refusal refusal;
-    struct intent_ref none = {0};
+    struct intent wants;
+    memset(&wants, 0, offsetof(struct intent, room_text));
+    wants.room = room;
     if (judge_join(worker, viewer, room, &refusal))
-        join(worker, viewer, room, none);
+        join(worker, viewer, &wants);
     else
-        answer_error(worker, viewer, none, refusal.code, refusal.text, refusal.retry_after_ms);
+        answer_error(worker, viewer, wants.ref, refusal.code, refusal.text, refusal.retry_after_ms);
 }
 
 static void leave(struct worker *worker, struct viewer *viewer, const struct intent *intent)
@@ -404,7 +410,7 @@ static void try_join(struct worker *worker, struct viewer *viewer, const struct 
 {
     struct refusal refusal;
     if (judge_join(worker, viewer, intent->room, &refusal))
-        join(worker, viewer, intent->room, intent->ref);
+        join(worker, viewer, intent);
     else
         refuse(worker, viewer, intent->ref, &refusal);
 }

@@ -11,6 +11,7 @@
  *      users.c     all connections of one user
  *      pulse.c     intervals that networks allow  segment.c  TCP segments that frames are to fit
  *      events.c    what backends want to hear of viewers
+ *      resume.c    numbers of rooms with history, viewers that come back
  *      query.c     operators' questions           loop.c     handles, mailboxes, turns
  *      counts.c    who is online
  *
@@ -76,6 +77,7 @@ struct extras {
     char session[ROOM_NAME_MAX + 1]; /* VIEWER_WAITING for its ticket: of the query; or empty */
     struct inquiry *inquiry;         /* what waits for an answer about a ticket; tickets.h */
     const struct refusal *refused;   /* VIEWER_WAITING: how its CONNECT is answered; NULL: kindly */
+    struct resume *resumes;          /* rooms into which it is on its way back; resume.h */
     size_t counted;                  /* bytes counted in memory_queues */
 };
 
@@ -255,6 +257,11 @@ struct worker {
     struct link active;          /* activities of rooms */
     struct link ended;           /* activities of dead rooms, and … */
     struct map_node *dead_rooms; /* … these themselves are freed at the end of the turn */
+    struct map tides;
+    struct link resumes; /* not answered yet */
+    struct link ripe;    /* … of them those to be looked at in this turn */
+    struct link replays; /* the oldest first */
+    size_t replay_bytes;
     struct link urgent;
     struct link sweeping;
     struct wheel gather;
@@ -410,7 +417,8 @@ enum join_result room_join(struct worker *worker, struct viewer *viewer, struct 
                            struct intent_ref ref);
 void room_leave(struct worker *worker, struct member *member);
 void room_leave_all(struct worker *worker, struct viewer *viewer);
-void room_live(struct worker *worker, struct bytes name, uint32_t online);
+/* online, points: of COMMAND_ROOM_LIVE. */
+void room_live(struct worker *worker, struct bytes name, uint32_t online, struct bytes points);
 void room_refused(struct worker *worker, struct bytes name);
 void room_deliver(struct worker *worker, const struct message *message);
 void rooms_expire(struct worker *worker);
@@ -505,4 +513,5 @@ void query_answer(struct worker *worker, struct worker_query *query);
 
 /* loop.c */
 void worker_tell_node(struct worker *worker, struct command *command);
+void worker_take_commands(struct worker *worker);
 uint32_t worker_random(struct worker *worker);

@@ -1,3 +1,4 @@
+#include "worker/resume.h"
 #include "worker/tickets.h"
 
 #include "base/check.h"
@@ -192,6 +193,7 @@ static void on_tick(uv_timer_t *timer)
     }
     counts_flush(worker);
     turn_away_tick(worker);
+    resume_tick(worker);
     peers_expire(&worker->peers, worker->now_ms, ADDRESSES_PER_TICK);
     pulse_tick(worker);
     if (worker->stopping)
@@ -222,6 +224,7 @@ static void on_turn(uv_prepare_t *prepare)
     take_time(worker);
     metric_add(&worker->metrics.loop_turns, 1);
     sweep_on_gather(worker);
+    resume_turn(worker);
     bool more = sweep_turn(worker);
     viewer_bury(worker);
     if (more)
@@ -247,10 +250,14 @@ static void on_command(struct worker *worker, struct command *command)
 {
     switch (command->kind) {
     case COMMAND_ROOM_LIVE:
-        room_live(worker, command_room(command), command->online);
+        room_live(worker, command_room(command), command->online, command_payload(command));
         break;
     case COMMAND_ROOM_REFUSED:
         room_refused(worker, command_room(command));
+        break;
+    case COMMAND_HISTORY:
+        resume_on_history(worker, command);
+        history_batch_unref(command->object);
         break;
     case COMMAND_PUBLISHED:
         intents_published(worker, command);
@@ -287,6 +294,16 @@ static void on_command(struct worker *worker, struct command *command)
     free(command);
 }
 
+void worker_take_commands(struct worker *worker)
+{
+    struct link commands;
+    struct link *link;
+    list_init(&commands);
+    mailbox_take(&worker->mailbox, &commands);
+    while ((link = list_shift(&commands)))
+        on_command(worker, CONTAINER_OF(link, struct command, link));
+}
+
 /* Rooms lie scattered in memory: those of the next messages are fetched while this one is delivered. */
 static void fetch_ahead(const struct worker *worker, const struct ring_queue *ring)
 {
@@ -321,15 +338,10 @@ static bool take_messages(struct worker *worker, int lane)
 static void on_wake(uv_async_t *async)
 {
     struct worker *worker = async->data;
-    struct link commands;
-    struct link *link;
     uv_update_time(&worker->loop);
     take_time(worker);
     sweep_on_gather(worker); /* the wheel counts from its last turn */
-    list_init(&commands);
-    mailbox_take(&worker->mailbox, &commands);
-    while ((link = list_shift(&commands)))
-        on_command(worker, CONTAINER_OF(link, struct command, link));
+    worker_take_commands(worker);
     bool more = false;
     for (int lane = 0; lane < LANE_COUNT; lane++)
         more |= take_messages(worker, lane);
@@ -383,6 +395,9 @@ static int init(struct worker *worker, const struct worker_setup *setup)
     list_init(&worker->active);
     list_init(&worker->ended);
     list_init(&worker->urgent);
+    list_init(&worker->resumes);
+    list_init(&worker->ripe);
+    list_init(&worker->replays);
     list_init(&worker->sweeping);
     mailbox_init(&worker->mailbox);
     int error = start_handles(worker);
@@ -476,8 +491,12 @@ static void drop_everything(struct worker *worker)
     struct link *link;
     list_init(&commands);
     mailbox_take(&worker->mailbox, &commands);
-    while ((link = list_shift(&commands)))
-        free(CONTAINER_OF(link, struct command, link));
+    while ((link = list_shift(&commands))) {
+        struct command *command = CONTAINER_OF(link, struct command, link);
+        if (command->kind == COMMAND_HISTORY)
+            history_batch_unref(command->object);
+        free(command);
+    }
     for (int lane = 0; lane < LANE_COUNT; lane++) {
         struct message *message;
         while ((message = ring_shift(&worker->lanes[lane])))
@@ -496,6 +515,7 @@ void worker_join(struct worker *worker)
     merge_fini(worker);
     map_fini(&worker->users);
     map_fini(&worker->rooms);
+    resume_fini(worker);
     grants_fini(&worker->grants);
     peers_fini(&worker->peers);
     halley_networks_destroy(worker->networks);
@@ -514,4 +534,13 @@ void worker_join(struct worker *worker)
     mailbox_fini(&worker->mailbox);
     conf_unref(worker->conf);
     free(worker);
+}
+
+void history_batch_unref(struct history_batch *batch)
+{
+    if (!batch || atomic_fetch_sub_explicit(&batch->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    for (uint32_t i = 0; i < batch->count; i++)
+        message_unref(batch->messages[i]);
+    free(batch);
 }

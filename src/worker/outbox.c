@@ -38,7 +38,8 @@ void extras_settle(struct worker *worker, struct viewer *viewer)
     if (!extras)
         return;
     if (extras->rest.len == 0 && extras->queue.len == 0 && extras->rooms.len == 0 &&
-        extras->head.len == 0 && !extras->inquiry && !extras->refused && !extras->session[0]) {
+        extras->head.len == 0 && !extras->inquiry && !extras->refused && !extras->session[0] &&
+        !extras->resumes) {
         extras_free(worker, viewer);
         return;
     }

@@ -1,6 +1,7 @@
 #include "worker/internal.h"
 
 #include "base/log.h"
+#include "worker/resume.h"
 
 #include <stdlib.h>
 
@@ -127,6 +128,7 @@ static void room_destroy(struct worker *worker, struct room *room)
         worker_tell_node(worker, release);
     else
         log_error("no memory to release a room: it stays subscribed", LOG_BYTES("room", name));
+    tide_end(worker, room);
     map_remove(&worker->rooms, &room->node);
     if (room->activity) {
         struct activity *activity = end_activity(worker, room);
@@ -267,7 +269,7 @@ void room_leave(struct worker *worker, struct member *member)
 {
     struct viewer *viewer = member->viewer;
     struct room *room = member->room;
-    if (room->live)
+    if (!resume_drop(worker, member) && room->live)
         events_leave(worker, viewer, bytes_of(room->name, room->name_len));
     struct member **at = &viewer->members;
     while (*at != member)
@@ -302,13 +304,14 @@ void room_leave_all(struct worker *worker, struct viewer *viewer)
 
 /* Its subscription stands: everybody who waited is in. The walk goes backwards, so that a viewer that is closed by its own answer
  * does not disturb it. */
-void room_live(struct worker *worker, struct bytes name, uint32_t online)
+void room_live(struct worker *worker, struct bytes name, uint32_t online, struct bytes points)
 {
     struct room *room = room_find(worker, name, map_hash(name.data, name.len));
     if (!room || room->live)
         return;
     room->live = true;
     room->online = online;
+    tide_start(worker, room, points);
     struct intent_ref *refs = calloc(room->count, sizeof(*refs));
     for (uint32_t i = 0; i < room->count; i++) {
         if (refs)
@@ -318,8 +321,11 @@ void room_live(struct worker *worker, struct bytes name, uint32_t online)
     for (uint32_t i = room->count; i-- > 0;) {
         if (i >= room->count)
             continue;
+        if (resume_live(worker, room_at(room, i)))
+            continue;
         struct reply reply = {.kind = REPLY_JOINED, .room = name};
         counts_fill_joined(room, &reply);
+        resume_tell_stand(worker, room, &reply);
         if (refs)
             reply.ref = refs[i];
         events_join(worker, room_at(room, i)->viewer, name);
@@ -417,6 +423,18 @@ static void append(struct worker *worker, struct halley_lanes *lanes,
         metric_add(&worker->metrics.appended, 1);
 }
 
+/* The room of a message. Commands overtake messages, but not those that were posted after a look: a room whose first numbered message
+ * is here was told to live before it. */
+static struct room *room_of(struct worker *worker, const struct message *message)
+{
+    struct room *room = room_find(worker, message->room, message->room_hash);
+    if (!room || room->live || message->point.epoch == 0)
+        return room && room->live ? room : NULL;
+    worker_take_commands(worker);
+    room = room_find(worker, message->room, message->room_hash);
+    return room && room->live ? room : NULL;
+}
+
 static void deliver(struct worker *worker, struct activity *activity,
                     const uint32_t encoded[ENCODING_COUNT], const struct message *message)
 {
@@ -434,8 +452,8 @@ void room_deliver(struct worker *worker, const struct message *message)
         deliver(worker, &worker->all, worker->open_encoded, message);
         return;
     }
-    struct room *room = room_find(worker, message->room, message->room_hash);
-    if (!room || !room->live)
+    struct room *room = room_of(worker, message);
+    if (!room || tide_is_repeat(worker, room, message))
         return; /* its last viewer left while the message was on its way, or nobody was let in yet */
     if (message->kind == MESSAGE_ONLINE && !counts_take_online(room, message))
         return;
@@ -446,7 +464,15 @@ void room_deliver(struct worker *worker, const struct message *message)
     }
     if (!room->cap)
         __builtin_prefetch(room->members.one);
+    struct message *gap = tide_gap(worker, room, message);
+    if (gap)
+        append(worker, &activity->lanes, room->encoded, gap);
+    message_unref(gap);
+    uint32_t number = activity->lanes.next[message->lane];
     deliver(worker, activity, room->encoded, message);
+    if (worker->tides.count + worker->conf->history_types > 0 &&
+        activity->lanes.next[message->lane] != number)
+        tide_appended(worker, room, message, number);
 }
 
 void rooms_expire(struct worker *worker)

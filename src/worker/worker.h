@@ -20,8 +20,9 @@ struct worker;
 
 enum command_kind {
     /* node to worker */
-    COMMAND_ROOM_LIVE, /* text: room; its subscription is confirmed; online: UINT32_MAX, not known */
+    COMMAND_ROOM_LIVE, /* text: room; its subscription is confirmed; online: UINT32_MAX, not known; payload: a struct history_point per lane, or empty */
     COMMAND_ROOM_REFUSED, /* text: room; the node can't take it (limits.rooms) */
+    COMMAND_HISTORY,      /* text: room; lane; object: struct history_batch, one reference */
     COMMAND_PUBLISHED, /* viewer, ref, result, text: id (may be empty); the fate of a COMMAND_PUBLISH */
     COMMAND_TICKET_ANSWER, /* viewer, ref (number of the inquiry), result: enum auth_result, payload: claims that were found */
     COMMAND_CLOSE,  /* viewer; result: enum close_reason */
@@ -31,8 +32,9 @@ enum command_kind {
     COMMAND_EXIT,   /* close every handle and end the thread */
     COMMAND_MERGED, /* a COMMAND_MERGE comes back with its result, when somebody waits for it */
     /* worker to node */
-    COMMAND_HOLD,    /* text: room; the worker has its first viewer */
-    COMMAND_RELEASE, /* text: room; its last viewer left */
+    COMMAND_HOLD,        /* text: room; the worker has its first viewer */
+    COMMAND_RELEASE,     /* text: room; its last viewer left */
+    COMMAND_ASK_HISTORY, /* text: room; lane; answered by COMMAND_HISTORY */
     COMMAND_PUBLISH, /* text: room, payload, user; answered by COMMAND_PUBLISHED when ref is present or it failed */
     COMMAND_MERGE, /* text: room; waiters, type and newest envelope; user where limits.user_rate is set */
     COMMAND_TICKET_FIND, /* payload: an opaque ticket; answered by COMMAND_TICKET_ANSWER, as is */
@@ -92,6 +94,18 @@ enum {
     PUBLISH_ERR_DUPLICATE = -5411, /* the key came before, with other content */
     PUBLISH_ERR_QUEUE_FULL = -5412 /* queue.max_length */
 };
+
+/* The newest messages of a room's lane, shared by the workers whose viewers missed some of them. */
+struct history_batch {
+    _Atomic uint32_t refs;
+    int error;                 /* 0, or BROKER_ERR_…: nothing is known */
+    struct history_point last; /* of the lane; epoch 0: it has none */
+    uint64_t first;            /* number of the first message */
+    uint32_t count;
+    struct message *messages[]; /* one after the other; NULL: could not be read */
+};
+
+void history_batch_unref(struct history_batch *batch); /* NULL is fine */
 
 static inline struct bytes command_room(const struct command *command)
 {

@@ -1,0 +1,116 @@
+/* history.h: numbers of the rooms that this node holds: repeats are dropped, holes are filled from history, in order.
+ *
+ *      FLOWS ── a hole in the numbers, or a cut from Redis ──▶ WAITS: messages of the lane gather, history is read once
+ *        ▲                                                        │
+ *        └── what was read, or a gap after history.wait, then what gathered ◀──┘
+ *
+ * A room has a struct here only once a message with a number is known of. Where no worker holds the room it is forgotten, and its
+ * numbers are read again before the next viewer is told that it is in.
+ *
+ * Path:      broker -> dispatch -> [history] -> dispatch -> workers; workers' questions -> [history] -> Redis -> workers.
+ * Threads:   the main thread.
+ * Ownership: owns its rooms, and references to what waits.
+ * Limits:    history.wait, history.waiting, history.reads, history.length and history.read_bytes a read.
+ */
+#pragma once
+
+#include "base/list.h"
+#include "base/map.h"
+#include "worker/worker.h"
+
+#include <uv.h>
+
+struct node;
+struct history_read;
+
+/* A lane that waits for what it missed. */
+struct history_wait {
+    struct link link; /* on history.waits, in order of time */
+    struct history_room *room;
+    enum lane lane;
+    bool cut; /* after a cut from Redis messages without number may be missing too */
+    uint64_t since_ms;
+    struct history_read *read; /* under way; NULL: yet to be asked */
+    struct buf messages;       /* struct message *, in the order in which they came */
+};
+
+struct history_lane {
+    struct history_point last; /* passed on; epoch 0: not known */
+    struct history_wait *wait; /* NULL: it flows */
+};
+
+struct history_room {
+    struct map_node node;
+    struct history_lane lanes[LANE_COUNT];
+    uint8_t name_len;
+    char name[];
+};
+
+/* A room whose numbers are being asked for, before its viewers are told that they are in. */
+struct history_stand {
+    struct link link; /* on history.stands until it is asked */
+    struct node *node;
+    uint64_t since_ms;
+    uint8_t name_len;
+    char name[];
+};
+
+/* One read of a room's lane. */
+struct history_read {
+    struct link link;
+    struct map_node by_lane; /* those for viewers, by room and lane */
+    struct node *node;
+    struct history_wait *wait; /* NULL: for viewers, or its room is gone */
+    uint64_t askers;           /* workers that wait for it */
+    enum lane lane;
+    uint8_t name_len;
+    char name[];
+};
+
+struct history {
+    struct map rooms;
+    struct link waits;
+    struct link stands;
+    struct link reads;
+    struct map reads_by_lane;
+    uint32_t read_count;
+    uint32_t waiting; /* messages, of all lanes */
+    uv_timer_t timer; /* while something waits */
+};
+
+/* What a read found. */
+struct history_found {
+    int error;                 /* 0 or BROKER_ERR_… */
+    struct history_point last; /* epoch 0: nothing is known */
+    uint64_t first;
+    uint32_t count;
+    const struct bytes *messages; /* payloads */
+};
+
+void history_init(struct node *node);
+void history_close(struct node *node); /* its timer */
+void history_start_timer(struct node *node);
+void history_fini(struct node *node);
+
+/* A room was subscribed or is held again: dispatch_stands() follows, at once or later. */
+void history_hold(struct node *node, struct bytes room);
+/* No worker holds it any more. */
+void history_forget(struct node *node, struct bytes room);
+/* Where the lanes of a room stand: the last messages passed on. */
+void history_points(const struct node *node, struct bytes room,
+                    struct history_point points[LANE_COUNT]);
+/* A message of a room on its way to the workers. numbers_only: the room's viewers are not told yet that they are in. */
+void history_take(struct node *node, struct message *message, bool numbers_only);
+/* After a cut from Redis. Returns the lanes that are to be told of a gap; the others are looked after. */
+unsigned history_cut(struct node *node, struct bytes room, unsigned lanes);
+/* A worker's viewers want the newest messages: COMMAND_HISTORY follows. */
+void history_ask(struct node *node, const struct command *command);
+
+/* history_read.c */
+/* Reads what came after `after` (epoch 0: all that is kept). Returns 0 and history_found() follows, at once or later; or BROKER_ERR_…. */
+int history_read_start(struct history_read *read, struct history_point after);
+void history_read_stand(
+    struct history_stand *stand); /* history_stood() follows, or it is left on history.stands */
+void history_found(struct history_read *read, const struct history_found *found);
+/* points: of each lane; epoch 0: there is none yet. NULL: they could not be read. */
+void history_stood(struct history_stand *stand, const struct history_point *points);

@@ -1,0 +1,700 @@
+#include "worker/resume.h"
+
+#include "protocol/history_id.h"
+
+#include <stdlib.h>
+
+enum { SEEK_MAX = 1 << 15 /* marks are 16 bits of a count */ };
+
+static struct resume *resume_of(const struct member *member)
+{
+    struct extras *extras = member->viewer->extras;
+    struct resume *resume = extras ? extras->resumes : NULL;
+    while (resume && resume->member != member)
+        resume = resume->next;
+    return resume;
+}
+
+static int encoding_of(const struct member *member)
+{
+    return (int)viewer_adapter(member->viewer)->encoding;
+}
+
+/* Leaves the list that it is on: of those who wait, or of a replay's readers. */
+static void lane_end(struct resume_lane *lane, enum resume_state state)
+{
+    list_remove(&lane->link);
+    lane->replay = NULL;
+    lane->state = state;
+}
+
+static void resume_free(struct worker *worker, struct resume *resume)
+{
+    struct viewer *viewer = resume->viewer;
+    struct resume **at = &viewer->extras->resumes;
+    while (*at != resume)
+        at = &(*at)->next;
+    *at = resume->next;
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        list_remove(&resume->lanes[lane].link);
+    list_remove(&resume->link);
+    metric_sub(&worker->metrics.resumes, 1);
+    metric_sub(&worker->metrics.memory_queues, sizeof(*resume));
+    free(resume);
+    extras_settle(worker, viewer);
+}
+
+bool resume_drop(struct worker *worker, struct member *member)
+{
+    struct resume *resume = resume_of(member);
+    bool arriving = resume && resume->fresh && !resume->joined;
+    if (resume)
+        resume_free(worker, resume);
+    return arriving;
+}
+
+static struct resume *resume_create(struct worker *worker, struct member *member,
+                                    const struct intent *intent, bool fresh)
+{
+    struct extras *extras = extras_of(worker, member->viewer);
+    struct resume *resume = extras ? calloc(1, sizeof(*resume)) : NULL;
+    if (!resume) {
+        extras_settle(worker, member->viewer);
+        return NULL;
+    }
+    resume->viewer = member->viewer;
+    resume->member = member;
+    resume->ref = intent->ref;
+    resume->fresh = fresh;
+    memcpy(resume->after, intent->after, sizeof(resume->after));
+    list_init(&resume->link);
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        resume->lanes[lane].resume = resume;
+        list_init(&resume->lanes[lane].link);
+    }
+    resume->next = extras->resumes;
+    extras->resumes = resume;
+    metric_add(&worker->metrics.resumes, 1);
+    metric_add(&worker->metrics.memory_queues, sizeof(*resume));
+    return resume;
+}
+
+/* ---- where a viewer goes on */
+
+enum placed { PLACED, PLACED_OLD /* history must be read */, PLACED_AHEAD, PLACED_LOST };
+
+/* Finds the frame behind message `want` in the room's own log. */
+static enum placed seek(const struct room *room, const struct tide_lane *tide, int lane,
+                        int encoding, uint64_t want, uint32_t *number)
+{
+    const struct halley_framelog *log = room->activity ? room->activity->lanes.log[lane] : NULL;
+    *number = room_next(room)[lane];
+    if (want > tide->last.n)
+        return PLACED_AHEAD;
+    if (want == tide->last.n)
+        return PLACED;
+    if (!log || want < tide->since_n || tide->last.n - want >= SEEK_MAX)
+        return PLACED_OLD;
+    return halley_framelog_seek(log, encoding, (uint16_t)want, tide->since, number) ? PLACED
+                                                                                    : PLACED_OLD;
+}
+
+/* Lets the lane read the tide's replay, where that goes from `want` to what the log still has. */
+static bool read_replay(struct resume_lane *to, const struct room *room, struct tide_lane *tide,
+                        uint64_t want)
+{
+    struct replay *replay = tide->replay;
+    struct member *member = to->resume->member;
+    uint32_t number;
+    if (!replay || replay->epoch != tide->last.epoch || want + 1 < replay->first ||
+        want >= replay->last ||
+        seek(room, tide, (int)replay->lane, encoding_of(member), replay->last, &number) != PLACED)
+        return false;
+    lane_end(to, RESUME_REPLAY);
+    list_append(&replay->readers, &to->link);
+    to->replay = replay;
+    to->cursor = (uint32_t)(want + 1 - replay->first);
+    member->cursor[replay->lane] = number;
+    return true;
+}
+
+/* Where one lane goes on, as far as this worker can tell now. */
+static enum placed place(struct worker *worker, struct resume *resume, const struct room *room,
+                         struct tide_lane *tide, int lane)
+{
+    struct member *member = resume->member;
+    struct history_point want = resume->after[lane];
+    uint32_t number;
+    if (want.epoch == 0)
+        want = (struct history_point){tide->last.epoch, 0};
+    if (tide->last.epoch == 0 && want.epoch == 0)
+        return PLACED; /* nothing is known of, and nothing missed */
+    if (want.epoch != tide->last.epoch)
+        return tide->last.epoch == 0 ? PLACED_OLD : PLACED_LOST;
+    enum placed placed = seek(room, tide, lane, encoding_of(member), want.n, &number);
+    if (placed == PLACED) {
+        member->cursor[lane] = number;
+        metric_add(&worker->metrics.resumed_log, want.n < tide->last.n);
+    } else if (placed == PLACED_OLD && read_replay(&resume->lanes[lane], room, tide, want.n)) {
+        metric_add(&worker->metrics.resumed_history, 1);
+        return PLACED;
+    }
+    return placed;
+}
+
+static struct tide *tide_of(const struct worker *worker, const struct room *room)
+{
+    for (struct map_node *at = map_chain(&worker->tides, room->node.hash); at; at = at->next) {
+        struct tide *tide = CONTAINER_OF(at, struct tide, node);
+        if (tide->room == room)
+            return tide;
+    }
+    return NULL;
+}
+
+void resume_tell_stand(const struct worker *worker, const struct room *room, struct reply *joined)
+{
+    const struct tide *tide = tide_of(worker, room);
+    joined->has_after = worker->conf->history_types > 0;
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        joined->after[lane] = tide ? tide->lanes[lane].last : (struct history_point){0};
+}
+
+static void ask(struct worker *worker, const struct room *room, struct tide_lane *tide, int lane)
+{
+    struct command *command = command_create(
+        COMMAND_ASK_HISTORY, bytes_of(room->name, room->name_len), (struct bytes){0});
+    if (!command)
+        return; /* history.wait ends it */
+    tide->asking = true;
+    command->lane = (enum lane)lane;
+    worker_tell_node(worker, command);
+}
+
+static void set_gap(struct worker *worker, struct resume_lane *lane, const struct room *room,
+                    int index)
+{
+    lane_end(lane, RESUME_GAP);
+    lane->resume->member->cursor[index] = room_next(room)[index];
+    metric_add(&worker->metrics.resumed_gap, 1);
+}
+
+/* asked: history was read for it just now, and is not read again. */
+static void try_lane(struct worker *worker, struct resume *resume, struct tide *tide, int lane,
+                     bool asked)
+{
+    struct resume_lane *at = &resume->lanes[lane];
+    struct tide_lane *of = &tide->lanes[lane];
+    if (resume->viewer->passive && lane != LANE_HIGH) {
+        lane_end(at, RESUME_LIVE);
+        return;
+    }
+    enum placed placed = place(worker, resume, tide->room, of, lane);
+    if (placed == PLACED && at->state != RESUME_REPLAY)
+        lane_end(at, RESUME_LIVE);
+    else if (placed == PLACED_LOST || (placed == PLACED_OLD && asked))
+        set_gap(worker, at, tide->room, lane);
+    else if (placed != PLACED) {
+        lane_end(at, placed == PLACED_AHEAD ? RESUME_AHEAD : RESUME_ASKED);
+        list_append(&of->waiting, &at->link);
+        if (placed == PLACED_OLD && !of->asking)
+            ask(worker, tide->room, of, lane);
+    }
+}
+
+static bool is_waiting(const struct resume *resume)
+{
+    bool waits = !resume->begun;
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        waits |=
+            resume->lanes[lane].state == RESUME_ASKED || resume->lanes[lane].state == RESUME_AHEAD;
+    return waits;
+}
+
+static bool is_replaying(const struct resume *resume)
+{
+    bool replays = false;
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        replays |= resume->lanes[lane].state == RESUME_REPLAY;
+    return replays;
+}
+
+/* What is told to a viewer whose lanes are all placed; made before anything is sent, which may close the viewer. */
+struct arrival {
+    struct viewer *viewer;
+    struct reply joined;
+    struct notice gaps[LANE_COUNT];
+    char ids[LANE_COUNT][HISTORY_ID_MAX + 1];
+    int gap_count;
+    char room[ROOM_NAME_MAX];
+};
+
+static void add_gap(struct arrival *told, enum lane lane, struct history_point after)
+{
+    struct notice *gap = &told->gaps[told->gap_count];
+    *gap = (struct notice){.kind = NOTICE_GAP, .room = told->joined.room, .lane = lane};
+    if (after.epoch != 0)
+        gap->after = history_id_format(lane, after, told->ids[told->gap_count]);
+    told->gap_count++;
+}
+
+static void prepare(struct worker *worker, const struct resume *resume, struct arrival *told)
+{
+    const struct room *room = resume->member->room;
+    memcpy(told->room, room->name, room->name_len);
+    told->gap_count = 0;
+    told->viewer = resume->viewer;
+    told->joined = (struct reply){
+        .kind = REPLY_JOINED, .ref = resume->ref, .room = bytes_of(told->room, room->name_len)};
+    counts_fill_joined(room, &told->joined);
+    resume_tell_stand(worker, room, &told->joined);
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        if (resume->lanes[lane].state == RESUME_GAP)
+            add_gap(told, (enum lane)lane, resume->after[lane]);
+        else if (!(resume->viewer->passive && lane != LANE_HIGH))
+            told->joined.after[lane] = resume->after[lane];
+    }
+}
+
+/* All lanes are placed: tells the viewer, and lets it have what it missed. */
+static void resume_answer(struct worker *worker, struct resume *resume)
+{
+    struct arrival told;
+    prepare(worker, resume, &told);
+    if (resume->fresh)
+        events_join(worker, resume->viewer, told.joined.room);
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        if (resume->lanes[lane].state == RESUME_GAP)
+            resume->lanes[lane].state = RESUME_LIVE;
+    }
+    resume->joined = true;
+    list_remove(&resume->link);
+    if (!is_replaying(resume))
+        resume_free(worker, resume);
+    for (int i = 0; i < told.gap_count && told.viewer->state == VIEWER_OPEN; i++)
+        reply_notice(worker, told.viewer, &told.gaps[i]);
+    if (told.viewer->state == VIEWER_OPEN)
+        reply_send(worker, told.viewer, &told.joined);
+    if (told.viewer->state == VIEWER_OPEN)
+        flush_mark(worker, told.viewer);
+}
+
+/* History can't be read now: the viewer may come again with the same `after`. */
+static void resume_fail(struct worker *worker, struct resume *resume)
+{
+    struct viewer *viewer = resume->viewer;
+    struct member *member = resume->member;
+    bool fresh = resume->fresh;
+    char name[ROOM_NAME_MAX];
+    memcpy(name, member->room->name, member->room->name_len);
+    struct reply reply = {.kind = REPLY_ERROR,
+                          .ref = resume->ref,
+                          .room = bytes_of(name, member->room->name_len),
+                          .error_code = ERROR_UNAVAILABLE,
+                          .text =
+                              "what was missed can't be read now; join again with the same after",
+                          .retry_after_ms = 500 + worker_random(worker) % 1000};
+    metric_add(&worker->metrics.resume_failed, 1);
+    if (fresh) {
+        room_leave(worker, member);
+    } else {
+        resume_free(worker, resume);
+        flush_mark(worker, viewer);
+    }
+    reply_send(worker, viewer, &reply);
+}
+
+static void resume_begin(struct worker *worker, struct resume *resume)
+{
+    struct room *room = resume->member->room;
+    struct tide *tide = tide_of(worker, room);
+    resume->begun = true;
+    resume->since_ms = worker->now_ms;
+    list_append(&worker->resumes, &resume->link);
+    if (!tide) { /* this worker knows of no numbers: whoever has some is of another epoch, if any */
+        for (int lane = 0; lane < LANE_COUNT; lane++) {
+            if (resume->after[lane].epoch != 0)
+                set_gap(worker, &resume->lanes[lane], room, lane);
+        }
+    }
+    for (int lane = 0; tide && lane < LANE_COUNT; lane++)
+        try_lane(worker, resume, tide, lane, false);
+    if (!is_waiting(resume))
+        resume_answer(worker, resume);
+}
+
+bool resume_join(struct worker *worker, struct member *member, const struct intent *intent,
+                 bool fresh)
+{
+    struct resume *held = resume_of(member);
+    fresh |= held && !held->joined && held->fresh;
+    if (held && held->begun && !held->joined && held->ref.present)
+        reply_send(worker, held->viewer,
+                   &(struct reply){.kind = REPLY_ERROR,
+                                   .ref = held->ref,
+                                   .error_code = ERROR_UNAVAILABLE,
+                                   .text = "a later join of this room took this one's place",
+                                   .retry_after_ms = 1000});
+    if (held)
+        resume_free(worker, held);
+    struct resume *resume = resume_create(worker, member, intent, fresh);
+    if (resume && member->room->live)
+        resume_begin(worker, resume);
+    return resume;
+}
+
+bool resume_live(struct worker *worker, struct member *member)
+{
+    struct resume *resume = resume_of(member);
+    if (!resume)
+        return false;
+    resume_begin(worker, resume);
+    return true;
+}
+
+/* ---- replays */
+
+static void replay_free(struct worker *worker, struct replay *replay)
+{
+    if (replay->owner)
+        replay->owner->replay = NULL;
+    list_remove(&replay->link);
+    worker->replay_bytes -= replay->bytes;
+    metric_set(&worker->metrics.memory_replays, worker->replay_bytes);
+    halley_lanes_fini(&replay->lanes);
+    free(replay);
+}
+
+/* Encodes what was read up to where this worker's log stands, for both encodings: others may want it soon. */
+static bool replay_fill(struct worker *worker, struct replay *replay,
+                        const struct history_batch *batch)
+{
+    const struct halley_lane_policy all = {.bounds = {.bytes = 1u << 30, .ttl_ms = UINT32_MAX / 2}};
+    for (uint64_t n = replay->first; n <= replay->last; n++) {
+        const struct message *message = batch->messages[n - batch->first];
+        struct halley_frame frames[HALLEY_ENCODINGS] = {{0}};
+        for (int e = 0; e < ENCODING_COUNT && message; e++) {
+            struct buf *scratch = &worker->scratch[e];
+            buf_clear(scratch);
+            adapter_of_encoding((enum encoding)e)->append_message(scratch, message);
+            if (scratch->failed)
+                return false;
+            frames[e] = (struct halley_frame){scratch->data, scratch->len};
+        }
+        if (halley_lanes_append(&replay->lanes, &all, (int)replay->lane, worker->now_ms, 0,
+                                frames) != 0)
+            return false;
+    }
+    return true;
+}
+
+static struct replay *replay_create(struct worker *worker, struct tide_lane *tide, enum lane lane,
+                                    const struct history_batch *batch)
+{
+    struct halley_lanes_rest none;
+    uint64_t end = batch->first + batch->count - 1;
+    uint64_t last = tide->last.n < end ? tide->last.n : end;
+    if (batch->count == 0 || last < batch->first ||
+        worker->replay_bytes >= worker->conf->history.replay_bytes)
+        return NULL;
+    struct replay *replay = calloc(1, sizeof(*replay));
+    if (!replay)
+        return NULL;
+    *replay = (struct replay){.lane = lane,
+                              .epoch = batch->last.epoch,
+                              .first = batch->first,
+                              .last = last,
+                              .made_ms = worker->now_ms};
+    list_init(&replay->link);
+    list_init(&replay->readers);
+    halley_lanes_rest_init(&none, worker->now_ms);
+    memset(none.next, 0, sizeof(none.next));
+    halley_lanes_init(&replay->lanes, &none);
+    list_append(&worker->replays, &replay->link);
+    bool whole = replay_fill(worker, replay, batch);
+    replay->bytes = sizeof(*replay) + halley_lanes_memory(&replay->lanes);
+    worker->replay_bytes += replay->bytes;
+    metric_set(&worker->metrics.memory_replays, worker->replay_bytes);
+    if (whole)
+        return replay;
+    replay_free(worker, replay);
+    return NULL;
+}
+
+/* Those who still read the older one go on with it. */
+static void set_replay(struct worker *worker, struct tide_lane *tide, struct replay *replay)
+{
+    struct replay *older = tide->replay;
+    if (older && list_empty(&older->readers))
+        replay_free(worker, older);
+    else if (older)
+        older->owner = NULL;
+    tide->replay = replay;
+    if (replay)
+        replay->owner = tide;
+}
+
+void resume_on_history(struct worker *worker, const struct command *command)
+{
+    const struct history_batch *batch = command->object;
+    struct bytes name = command_room(command);
+    struct room *room = room_find(worker, name, map_hash(name.data, name.len));
+    struct tide *tide = room ? tide_of(worker, room) : NULL;
+    struct link waiting;
+    struct link *link;
+    if (!tide)
+        return;
+    struct tide_lane *of = &tide->lanes[command->lane];
+    of->asking = false;
+    bool usable = batch->error == 0 && batch->last.epoch == of->last.epoch;
+    bool bounded = worker->replay_bytes >= worker->conf->history.replay_bytes;
+    if (usable && !bounded)
+        set_replay(worker, of, replay_create(worker, of, command->lane, batch));
+    list_init(&waiting);
+    list_splice(&waiting, &of->waiting);
+    while ((link = list_shift(&waiting))) {
+        struct resume_lane *lane = CONTAINER_OF(link, struct resume_lane, link);
+        struct resume *resume = lane->resume;
+        if (lane->state == RESUME_AHEAD) {
+            list_append(&of->waiting, &lane->link);
+            continue;
+        }
+        bool failed = batch->error != 0 || (usable && bounded);
+        if (!failed)
+            try_lane(worker, resume, tide, command->lane, true);
+        if (failed)
+            resume_fail(worker, resume);
+        else if (!is_waiting(resume))
+            resume_answer(worker, resume);
+        if (room_find(worker, name, map_hash(name.data, name.len)) != room)
+            return; /* the last one left by its answer, and took the room along */
+    }
+}
+
+/* ---- tides */
+
+static struct tide *tide_make(struct worker *worker, struct room *room)
+{
+    struct tide *tide = tide_of(worker, room);
+    if (tide)
+        return tide;
+    tide = calloc(1, sizeof(*tide));
+    if (!tide || map_add(&worker->tides, &tide->node, room->node.hash) != 0) {
+        free(tide);
+        return NULL;
+    }
+    tide->room = room;
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        list_init(&tide->lanes[lane].waiting);
+    metric_add(&worker->metrics.memory_rooms, sizeof(*tide));
+    return tide;
+}
+
+void tide_start(struct worker *worker, struct room *room, struct bytes points)
+{
+    struct history_point at[LANE_COUNT];
+    if (points.len != sizeof(at) || tide_of(worker, room))
+        return;
+    memcpy(at, points.data, sizeof(at));
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        if (at[lane].epoch == 0)
+            continue;
+        struct tide *tide = tide_make(worker, room);
+        if (!tide)
+            return;
+        tide->lanes[lane].last = at[lane];
+        tide->lanes[lane].since_n = at[lane].n;
+        tide->lanes[lane].since = room_next(room)[lane];
+    }
+}
+
+void tide_end(struct worker *worker, struct room *room)
+{
+    struct tide *tide = tide_of(worker, room);
+    if (!tide)
+        return;
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        set_replay(worker, &tide->lanes[lane], NULL);
+    map_remove(&worker->tides, &tide->node);
+    metric_sub(&worker->metrics.memory_rooms, sizeof(*tide));
+    free(tide);
+}
+
+bool tide_is_repeat(const struct worker *worker, const struct room *room,
+                    const struct message *message)
+{
+    const struct tide *tide = message->point.epoch != 0 ? tide_of(worker, room) : NULL;
+    return tide && tide->lanes[message->lane].last.epoch == message->point.epoch &&
+           message->point.n <= tide->lanes[message->lane].last.n;
+}
+
+struct message *tide_gap(const struct worker *worker, const struct room *room,
+                         const struct message *message)
+{
+    char text[HISTORY_ID_MAX + 1];
+    const struct tide *tide = message->point.epoch != 0 ? tide_of(worker, room) : NULL;
+    const struct tide_lane *lane = tide ? &tide->lanes[message->lane] : NULL;
+    if (!lane || lane->gap_told || lane->last.epoch != message->point.epoch ||
+        message->point.n == lane->last.n + 1)
+        return NULL;
+    struct message_parts parts = {.id = history_id_format(message->lane, lane->last, text)};
+    struct message *gap = message_create(MESSAGE_GAP, message->room, &parts);
+    if (gap)
+        gap->lane = message->lane;
+    return gap;
+}
+
+/* Those who had more than this worker, and have not any longer. */
+static void bring_up(struct worker *worker, struct tide_lane *of, int lane)
+{
+    struct link *next;
+    for (struct link *at = of->waiting.next; at != &of->waiting; at = next) {
+        struct resume_lane *ahead = CONTAINER_OF(at, struct resume_lane, link);
+        struct resume *resume = ahead->resume;
+        next = at->next;
+        if (ahead->state != RESUME_AHEAD || resume->after[lane].n > of->last.n)
+            continue;
+        list_remove(&resume->link);
+        list_append(&worker->ripe, &resume->link);
+    }
+}
+
+void tide_appended(struct worker *worker, struct room *room, const struct message *message,
+                   uint32_t number)
+{
+    struct tide *tide = tide_of(worker, room);
+    struct history_point at = message->point;
+    if (!tide && at.epoch != 0)
+        tide = tide_make(worker, room);
+    if (!tide)
+        return;
+    struct tide_lane *of = &tide->lanes[message->lane];
+    if (message->kind == MESSAGE_GAP)
+        of->gap_told = true;
+    if (at.epoch != 0) {
+        if (at.epoch != of->last.epoch || at.n != of->last.n + 1) {
+            of->since = number;
+            of->since_n = at.n - 1;
+        }
+        of->last = at;
+        of->gap_told = false;
+    }
+    halley_framelog_mark(room->activity->lanes.log[message->lane], (uint16_t)of->last.n);
+    if (at.epoch != 0 && !list_empty(&of->waiting))
+        bring_up(worker, of, message->lane);
+}
+
+/* ---- flush */
+
+static void finish_lane(struct worker *worker, struct resume *resume, int lane)
+{
+    lane_end(&resume->lanes[lane], RESUME_LIVE);
+    if (resume->joined && !is_replaying(resume))
+        resume_free(worker, resume);
+}
+
+enum resume_gather resume_gather(struct worker *worker, struct member *member, int lane,
+                                 struct halley_plan *plan)
+{
+    struct resume *resume = resume_of(member);
+    if (!resume)
+        return RESUME_GO;
+    struct resume_lane *at = &resume->lanes[lane];
+    if (!resume->joined && (resume->fresh || at->state != RESUME_LIVE))
+        return RESUME_BLOCKED;
+    if (at->state != RESUME_REPLAY)
+        return RESUME_GO;
+    const struct halley_lanes *lanes = &at->replay->lanes;
+    if (at->cursor == lanes->next[lane] || (member->viewer->passive && lane != LANE_HIGH)) {
+        finish_lane(worker, resume, lane);
+        return RESUME_GO;
+    }
+    return halley_plan_add(plan, lanes, lane, encoding_of(member), &at->cursor) ? RESUME_GO
+                                                                                : RESUME_FULL;
+}
+
+/* ---- time */
+
+void resume_turn(struct worker *worker)
+{
+    struct link *link;
+    while ((link = list_shift(&worker->ripe))) {
+        struct resume *resume = CONTAINER_OF(link, struct resume, link);
+        struct tide *tide = tide_of(worker, resume->member->room);
+        list_append(&worker->resumes, &resume->link);
+        for (int lane = 0; tide && lane < LANE_COUNT; lane++) {
+            if (resume->lanes[lane].state == RESUME_AHEAD)
+                try_lane(worker, resume, tide, lane, false);
+        }
+        if (!is_waiting(resume))
+            resume_answer(worker, resume);
+    }
+}
+
+/* Its time is up: it is told how far it came, and goes on live. */
+static void replay_end(struct worker *worker, struct replay *replay)
+{
+    struct link *link;
+    while ((link = list_shift(&replay->readers))) {
+        struct resume_lane *lane = CONTAINER_OF(link, struct resume_lane, link);
+        struct viewer *viewer = lane->resume->viewer;
+        const struct room *room = lane->resume->member->room;
+        char id[HISTORY_ID_MAX + 1];
+        char name[ROOM_NAME_MAX];
+        bool whole = lane->cursor == replay->lanes.next[replay->lane];
+        struct history_point came = {replay->epoch, replay->first + lane->cursor - 1};
+        memcpy(name, room->name, room->name_len);
+        struct notice gap = {.kind = NOTICE_GAP,
+                             .room = bytes_of(name, room->name_len),
+                             .lane = replay->lane,
+                             .after = history_id_format(replay->lane, came, id)};
+        finish_lane(worker, lane->resume, replay->lane);
+        if (whole)
+            continue;
+        metric_add(&worker->metrics.resumed_gap, 1);
+        reply_notice(worker, viewer, &gap);
+    }
+    replay_free(worker, replay);
+}
+
+/* AHEAD: what it has never came here, so it was lost. ASKED: history could not be read. */
+static void resume_expire(struct worker *worker, struct resume *resume)
+{
+    struct room *room = resume->member->room;
+    bool asked = false;
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        if (resume->lanes[lane].state == RESUME_AHEAD)
+            set_gap(worker, &resume->lanes[lane], room, lane);
+        asked |= resume->lanes[lane].state == RESUME_ASKED;
+    }
+    if (asked)
+        resume_fail(worker, resume);
+    else
+        resume_answer(worker, resume);
+}
+
+void resume_fini(struct worker *worker)
+{
+    while (!list_empty(&worker->replays))
+        replay_free(worker, CONTAINER_OF(worker->replays.next, struct replay, link));
+    map_fini(&worker->tides);
+}
+
+void resume_tick(struct worker *worker)
+{
+    while (!list_empty(&worker->resumes)) {
+        struct resume *first = CONTAINER_OF(worker->resumes.next, struct resume, link);
+        if (worker->now_ms - first->since_ms < worker->conf->history.wait_ms)
+            break;
+        struct tide *tide = tide_of(worker, first->member->room);
+        for (int lane = 0; tide && lane < LANE_COUNT; lane++)
+            tide->lanes[lane].asking = false; /* the next one asks anew */
+        resume_expire(worker, first);
+    }
+    while (!list_empty(&worker->replays)) {
+        struct replay *oldest = CONTAINER_OF(worker->replays.next, struct replay, link);
+        if (worker->now_ms - oldest->made_ms < worker->conf->history.replay_ms)
+            break;
+        replay_end(worker, oldest);
+    }
+}
