@@ -600,7 +600,7 @@ enum resume_gather resume_gather(struct worker *worker, struct member *member, i
     if (!resume)
         return RESUME_GO;
     struct resume_lane *at = &resume->lanes[lane];
-    if (!resume->joined && (resume->fresh || at->state != RESUME_LIVE))
+    if (!resume->joined) /* until then a viewer lets pass what comes: nothing may leave too early */
         return RESUME_BLOCKED;
     if (at->state != RESUME_REPLAY)
         return RESUME_GO;

@@ -44,7 +44,7 @@ struct resume {
     struct member *member;
     struct intent_ref ref;
     uint32_t since_ms;
-    bool fresh;  /* it was not in the room before: all lanes wait */
+    bool fresh;  /* it was not in the room before */
     bool begun;  /* the room is live */
     bool joined; /* told */
     struct history_point after[LANE_COUNT];

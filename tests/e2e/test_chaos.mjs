@@ -1,0 +1,337 @@
+#!/usr/bin/env node
+// What must not get lost while things break: nodes killed, Redis restarted, emptied, its messages dropped on the way.
+//
+// HALLEY_CHAOS_VIEWERS=3000 HALLEY_CHAOS_SECONDS=60 make it long; HALLEY_CHAOS_RETURNS=10000 are those who come back at once.
+
+import fs from 'node:fs';
+import net from 'node:net';
+import path from 'node:path';
+
+import {
+    Halley,
+    Redis,
+    RedisClient,
+    assert,
+    atEnd,
+    check,
+    equal,
+    finish,
+    freePort,
+    pause,
+    root,
+    sanitized,
+    until,
+} from './lib.mjs';
+import { Phone, newCounts } from './lib_phone.mjs';
+
+const viewers = Number(process.env.HALLEY_CHAOS_VIEWERS || (sanitized ? 60 : 200));
+const seconds = Number(process.env.HALLEY_CHAOS_SECONDS || 10);
+const returns = Number(process.env.HALLEY_CHAOS_RETURNS || (sanitized ? 300 : 2000));
+// Of the messages: many viewers get shorter ones.
+const padBytes = viewers > 500 ? 400 : 1800;
+// How long 200 KB of the kernel last who reads nothing, of 50 messages a second.
+const fillMs = (200e3 * 1000) / (50 * (padBytes + 120));
+const only = process.env.HALLEY_CHAOS_ONLY;
+const script = fs.readFileSync(path.join(root, 'scripts/redis/publish.lua'), 'utf8');
+const set = {
+    'type.chat.history': 'yes',
+    'type.gift.history': 'yes',
+    'type.*.max_bytes': '2k',
+    'lane.high.bytes': '64k',
+    'lane.normal.bytes': '16k',
+    'tcp.sndbuf': '4k',
+    'history.length': 5000,
+    'limits.join_rate': 100,
+    'limits.join_burst': 100,
+    'broker.linger': '1s',
+};
+
+// ---- between Redis and a node
+
+// Length of the reply that begins at `at`; 0: it is not complete.
+function replyLength(buffer, at) {
+    const end = buffer.indexOf('\r\n', at);
+    if (end < 0) return 0;
+    const number = Number(buffer.toString('latin1', at + 1, end));
+    let length = end + 2 - at;
+    if (buffer[at] === 0x24) length += number < 0 ? 0 : number + 2;
+    if (buffer[at] === 0x2a) {
+        for (let i = 0; i < number; i++) {
+            const item = replyLength(buffer, at + length);
+            if (!item) return 0;
+            length += item;
+        }
+    }
+    return at + length <= buffer.length ? length : 0;
+}
+
+// A TCP proxy before Redis that drops a share of the pub/sub messages.
+async function leakyProxy(redis) {
+    const proxy = { port: await freePort(), share: 0, dropped: 0 };
+    const head = '*3\r\n$7\r\nmessage\r\n';
+    const server = net.createServer((near) => {
+        const far = net.connect(redis.port, '127.0.0.1');
+        let rest = Buffer.alloc(0);
+        near.pipe(far);
+        far.on('data', (data) => {
+            rest = rest.length ? Buffer.concat([rest, data]) : data;
+            const out = [];
+            let at = 0;
+            for (let length; at < rest.length && (length = replyLength(rest, at)); at += length) {
+                const isMessage = rest.toString('latin1', at, at + head.length) === head;
+                if (isMessage && Math.random() < proxy.share) proxy.dropped++;
+                else out.push(rest.subarray(at, at + length));
+            }
+            rest = rest.subarray(at);
+            if (out.length) near.write(Buffer.concat(out));
+        });
+        for (const [one, two] of [[near, far], [far, near]]) {
+            one.on('error', () => {});
+            one.on('close', () => two.destroy());
+        }
+    });
+    await new Promise((resolve) => server.listen(proxy.port, '127.0.0.1', resolve));
+    atEnd(() => server.close());
+    proxy.url = `redis://127.0.0.1:${proxy.port}`;
+    return proxy;
+}
+
+// ---- the publisher: each message is sent again, with its key, until Redis said yes
+
+async function publishAll(redis, room, state) {
+    const pad = 'x'.repeat(padBytes);
+    let client;
+    for (let i = 1; !state.stop || i <= 20; i++) {
+        const [type, lane] = i % 2 ? ['chat', 'normal'] : ['gift', 'high'];
+        const started = Date.now();
+        for (;;) {
+            try {
+                client ??= await RedisClient.connect(redis.port);
+                const [verdict, id] = await client.command(
+                    ...['EVAL', script, 3, `halley:seq:{${room}}`, `halley:history:{${room}}:${lane}`],
+                    ...[`halley:dedupe:{${room}}:chaos:${i}`, lane, `halley:${type === 'gift' ? 'high' : 'room'}:{${room}}`],
+                    ...[JSON.stringify({ type, data: { i, pad } }), 5000, 300000, 600000],
+                );
+                assert(verdict !== 'other', 'a key is used once');
+                state.last[id[0]] = id;
+                state.published++;
+                break;
+            } catch (error) {
+                if (!/closed|ECONN|LOADING|nothing within/.test(error.message)) throw error;
+                client?.close();
+                client = undefined;
+                await pause(20);
+            }
+        }
+        await pause(Math.max(0, 20 - (Date.now() - started)));
+    }
+    client?.close();
+}
+
+// Runs `harm` for a while under viewers and publishes; resolves when everybody has the last messages.
+async function survive(name, room, harm, { exact = true } = {}) {
+    const redis = await Redis.start({ appendOnly: true });
+    const proxies = [];
+    const nodes = [];
+    const start = async (i) => {
+        nodes[i] = await Halley.start({
+            ...nodes[i]?.place,
+            workers: 2,
+            set: { ...set, 'server.node': `chaos-${i}`, 'broker.url': proxies[i].url },
+        });
+        nodes[i].place = { port: nodes[i].port, adminPort: nodes[i].adminPort };
+    };
+    for (let i = 0; i < 3; i++) proxies.push(await leakyProxy(redis));
+    for (let i = 0; i < 3; i++) await start(i);
+    const counts = newCounts();
+    const phones = Array.from(
+        { length: viewers },
+        () => new Phone(() => nodes[Math.floor(Math.random() * 3)].port, room, counts),
+    );
+    const undo = atEnd(() => phones.forEach((phone) => phone.close()));
+    for (const phone of phones) phone.connect();
+    await until(() => phones.every((phone) => phone.joined), 'everybody is in', 20000);
+
+    const state = { stop: false, harming: true, published: 0, last: {} };
+    const publishing = publishAll(redis, room, state);
+    // One in twenty reads nothing for a while, again and again.
+    const slow = phones.filter((_, i) => i % 20 === 0);
+    const stalling = setInterval(() => {
+        for (const phone of slow) {
+            if (!phone.socket || Math.random() > 0.4) continue;
+            const socket = phone.socket;
+            socket.pause();
+            setTimeout(() => socket.resume(), fillMs * (1.3 + Math.random()));
+        }
+    }, 1000);
+    const kill = async (i) => {
+        nodes[i].told = true;
+        nodes[i].child.kill('SIGKILL');
+        await nodes[i].exit;
+        await start(i);
+    };
+    const end = Date.now() + seconds * 1000;
+    await harm({ redis, proxies, nodes, kill, going: () => Date.now() < end });
+    clearInterval(stalling);
+    for (const proxy of proxies) proxy.share = 0;
+    await pause(300);
+    const before = state.published;
+    await until(() => state.published > before + 4, 'some more messages', 10000);
+    state.stop = true;
+    await publishing;
+    const current = (phone) =>
+        phone.joined && Object.entries(state.last).every(([lane, id]) => phone.have[lane] && id === `${lane}.${phone.have[lane].epoch}.${phone.have[lane].n}`);
+    try {
+        await until(() => phones.every(current), 'everybody has the last messages', 20000);
+    } catch (error) {
+        const behind = phones.filter((phone) => !current(phone));
+        console.log(`# behind: ${behind.length}, such as ${JSON.stringify(behind[0].have)} of ${JSON.stringify(state.last)}, healing ${behind[0].healing}, joined ${behind[0].joined}`);
+        throw error;
+    } finally {
+        let filled = 0;
+        for (const node of nodes) filled += await node.metric('halley_history_filled_total').catch(() => 0);
+        const dropped = proxies.reduce((sum, proxy) => sum + proxy.dropped, 0);
+        console.log(`# ${name}: ${viewers} viewers, ${state.published} published, ${JSON.stringify({ ...counts, dropped, filled })}`);
+    }
+    if (exact) {
+        equal([counts.holes, counts.repeats, counts.lost, counts.wrong], [0, 0, 0, []], 'holes, repeats, losses');
+        for (const lane of ['h', 'n']) {
+            const [, , n] = state.last[lane].split('.');
+            assert(Number(n) >= state.published / 2 - 1, `every publish has a number in ${lane}`);
+        }
+    }
+    await undo();
+    phones.forEach((phone) => phone.close());
+    for (const node of nodes) await node.stop();
+    await redis.kill();
+    return counts;
+}
+
+const limit = (seconds + 90) * 1000;
+const wanted = (name) => !only || only === name;
+
+if (wanted('nodes'))
+    await check(
+        'nodes killed every few seconds: every message of both lanes, once and in order',
+        async () => {
+            const counts = await survive('nodes', 'r1', async ({ kill, going }) => {
+                while (going()) {
+                    await kill(Math.floor(Math.random() * 3));
+                    await pause(1000 + Math.random() * 1500);
+                }
+            });
+            assert(counts.connects > viewers * 1.3, 'viewers did reconnect');
+            assert(counts.skipped + (counts.closes[4008] || 0) > 0, 'some were too slow');
+        },
+        limit,
+    );
+
+if (wanted('redis'))
+    await check(
+        'Redis restarted again and again: the same',
+        () =>
+            survive('redis', 'r2', async ({ redis, going }) => {
+                while (going()) {
+                    await redis.kill();
+                    await pause(100 + Math.random() * 400);
+                    await redis.restart();
+                    await pause(1500 + Math.random() * 1500);
+                }
+            }),
+        limit,
+    );
+
+if (wanted('drops'))
+    await check(
+        'one in twenty pub/sub messages dropped before each node: the same',
+        async () => {
+            const counts = await survive('drops', 'r3', async ({ proxies, going }) => {
+                for (const proxy of proxies) proxy.share = 0.05;
+                while (going()) await pause(100);
+                assert(proxies.every((proxy) => proxy.dropped > 0), 'messages were dropped');
+            });
+            equal(counts.gaps, 0, 'gaps');
+        },
+        limit,
+    );
+
+if (wanted('emptied'))
+    await check(
+        'Redis emptied: a gap, then live, never silence',
+        async () => {
+            const counts = await survive(
+                'emptied',
+                'r4',
+                async ({ redis, going }) => {
+                    while (going()) {
+                        await pause(2000);
+                        await redis.command('FLUSHALL');
+                        await pause(1000);
+                    }
+                },
+                { exact: false },
+            );
+            assert(counts.gaps > viewers / 2, 'gaps were told');
+        },
+        limit,
+    );
+
+// ---- many at once
+
+if (wanted('returns'))
+    await check(
+        `${returns} viewers come back at once: few reads, little memory, soon current`,
+        async () => {
+            const redis = await Redis.start();
+            const node = await Halley.start({
+                redis,
+                workers: 2,
+                set: { 'type.chat.history': 'yes', 'type.gift.history': 'yes', 'server.accept': 'spread' },
+            });
+            const counts = newCounts();
+            const phones = Array.from({ length: returns }, () => new Phone(() => node.port, '42', counts));
+            const undo = atEnd(() => phones.forEach((phone) => phone.close()));
+            const publish = async (from, to) => {
+                for (let i = from; i <= to; i++) {
+                    await node.publish('42', { type: 'chat', data: { i, pad: 'x'.repeat(100) } });
+                    await node.publish('42', { type: 'gift', data: { i } });
+                }
+            };
+            const connectAll = async (done) => {
+                const started = performance.now();
+                phones.forEach((phone) => phone.connect());
+                await until(() => phones.every(done), 'all are current', 120000, 5);
+                return performance.now() - started;
+            };
+            await publish(1, 5);
+            const plain = await connectAll((phone) => phone.joined);
+            await publish(6, 10);
+            await until(() => phones.every((phone) => phone.have.n?.n === 10 && phone.have.h?.n === 10), 'all have ten', 20000);
+            const rss = node.rssBytes();
+            phones.forEach((phone) => phone.drop());
+            await until(async () => (await node.viewers()) === 0, 'all are gone', 20000);
+            await publish(11, 110);
+            await redis.command('CONFIG', 'RESETSTAT');
+            let peak = 0;
+            const watch = setInterval(() => (peak = Math.max(peak, node.rssBytes())), 20);
+            const resume = await connectAll((phone) => phone.joined && phone.have.n?.n === 110 && phone.have.h?.n === 110);
+            clearInterval(watch);
+            const stats = await redis.command('INFO', 'commandstats');
+            const reads = Number(/cmdstat_xrevrange:calls=(\d+)/.exec(stats)?.[1] || 0);
+            console.log(
+                `# ${returns} joined in ${plain.toFixed(0)} ms, came back and had 200 missed messages each in ${resume.toFixed(0)} ms ` +
+                    `(x${(resume / plain).toFixed(2)}); ${reads} reads of 2 lanes; memory ${(rss / 1e6).toFixed(1)} MB with all in, ` +
+                    `${((peak - rss) / 1e6).toFixed(1)} MB more while they came back`,
+            );
+            equal([counts.holes, counts.repeats, counts.lost], [0, 0, 0], 'holes, repeats, losses');
+            assert(reads >= 1 && reads <= 6, `at most 3 reads per lane, got ${reads}`);
+            if (!sanitized) assert(peak - rss < 20e6, `less than 20 MB more, got ${peak - rss}`);
+            if (!sanitized) assert(resume < 3 * plain, `within 3 x ${plain}, took ${resume}`);
+            await undo();
+            phones.forEach((phone) => phone.close());
+            await node.stop();
+        },
+        180000,
+    );
+
+await finish();
