@@ -95,8 +95,10 @@ static enum placed seek(const struct room *room, const struct tide_lane *tide, i
         return PLACED;
     if (!log || want < tide->since_n || tide->last.n - want >= SEEK_MAX)
         return PLACED_OLD;
-    return halley_framelog_seek(log, encoding, (uint16_t)want, tide->since, number) ? PLACED
-                                                                                    : PLACED_OLD;
+    return halley_framelog_seek(log, encoding, (uint16_t)want, tide->since, number) &&
+                   *number != room_next(room)[lane]
+               ? PLACED
+               : PLACED_OLD;
 }
 
 /* Lets the lane read the tide's replay, where that goes from `want` to what the log still has. */

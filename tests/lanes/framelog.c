@@ -193,6 +193,42 @@ static void framelog_check__sees_through_a_changing_capacity(void **state)
     halley_framelog_destroy(log);
 }
 
+/* Frames 10 to 19 with the marks 65533 to 65535 and on from 0; every fourth carries its predecessor's. */
+static struct halley_framelog *marked_log(size_t len1)
+{
+    struct halley_framelog *log = log_of(10, 0);
+    uint16_t mark = 65532;
+    for (uint32_t i = 0; i < 10; i++) {
+        assert_int_equal(append(log, 0, 10, i < 5 ? 0 : len1), HALLEY_FRAMELOG_OK);
+        mark = i % 4 == 3 ? mark : (uint16_t)(mark + 1);
+        halley_framelog_mark(log, mark);
+    }
+    return log;
+}
+
+static void framelog_seek__finds_the_frame_behind_a_mark(void **state)
+{
+    (void)state;
+    uint32_t number = 0;
+    struct halley_framelog *log = marked_log(10);
+    /* marks: 65533 65534 65535 65535 0 1 2 2 3 4 */
+    assert_true(halley_framelog_seek(log, 0, 65532, 10, &number));
+    assert_int_equal(number, 10);
+    assert_true(halley_framelog_seek(log, 0, 65535, 10, &number));
+    assert_int_equal(number, 14);
+    assert_true(halley_framelog_seek(log, 0, 3, 10, &number));
+    assert_int_equal(number, 19);
+    assert_true(halley_framelog_seek(log, 0, 4, 10, &number));
+    assert_int_equal(number, 20);
+    assert_false(
+        halley_framelog_seek(log, 0, 65531, 10, &number)); /* 65532 is not there any more */
+    assert_false(halley_framelog_seek(log, 0, 65533, 12, &number)); /* nor before `since` */
+    assert_true(halley_framelog_seek(log, 1, 0, 10, &number));
+    assert_int_equal(number, 15);
+    assert_false(halley_framelog_seek(log, 1, 65535, 10, &number)); /* 14 lacks this encoding */
+    halley_framelog_destroy(log);
+}
+
 int run_framelog_tests(void)
 {
     const struct CMUnitTest tests[] = {
@@ -206,6 +242,7 @@ int run_framelog_tests(void)
         cmocka_unit_test(framelog_trim__to_an_eighth_of_the_heap_always_frees_much),
         cmocka_unit_test(framelog__bounds_frames_that_nobody_reads),
         cmocka_unit_test(framelog_resume__lies_within_half_of_both_bounds),
+        cmocka_unit_test(framelog_seek__finds_the_frame_behind_a_mark),
         cmocka_unit_test(framelog_check__sees_through_a_changing_capacity),
     };
     return cmocka_run_group_tests_name("framelog", tests, NULL, NULL);
