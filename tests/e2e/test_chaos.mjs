@@ -3,14 +3,11 @@
 //
 // HALLEY_CHAOS_VIEWERS=3000 HALLEY_CHAOS_SECONDS=60 make it long; HALLEY_CHAOS_RETURNS=10000 are those who come back at once.
 
-import fs from 'node:fs';
 import net from 'node:net';
-import path from 'node:path';
 
 import {
     Halley,
     Redis,
-    RedisClient,
     assert,
     atEnd,
     check,
@@ -18,11 +15,11 @@ import {
     finish,
     freePort,
     pause,
-    root,
     sanitized,
     until,
 } from './lib.mjs';
 import { Phone, newCounts } from './lib_phone.mjs';
+import { startPublisher } from './lib_publisher.mjs';
 
 const viewers = Number(process.env.HALLEY_CHAOS_VIEWERS || (sanitized ? 60 : 200));
 const seconds = Number(process.env.HALLEY_CHAOS_SECONDS || 10);
@@ -32,7 +29,6 @@ const padBytes = viewers > 500 ? 400 : 1800;
 // How long 200 KB of the kernel last who reads nothing, of 50 messages a second.
 const fillMs = (200e3 * 1000) / (50 * (padBytes + 120));
 const only = process.env.HALLEY_CHAOS_ONLY;
-const script = fs.readFileSync(path.join(root, 'scripts/redis/publish.lua'), 'utf8');
 const set = {
     'type.chat.history': 'yes',
     'type.gift.history': 'yes',
@@ -96,38 +92,6 @@ async function leakyProxy(redis) {
     return proxy;
 }
 
-// ---- the publisher: each message is sent again, with its key, until Redis said yes
-
-async function publishAll(redis, room, state) {
-    const pad = 'x'.repeat(padBytes);
-    let client;
-    for (let i = 1; !state.stop || i <= 20; i++) {
-        const [type, lane] = i % 2 ? ['chat', 'normal'] : ['gift', 'high'];
-        const started = Date.now();
-        for (;;) {
-            try {
-                client ??= await RedisClient.connect(redis.port);
-                const [verdict, id] = await client.command(
-                    ...['EVAL', script, 3, `halley:seq:{${room}}`, `halley:history:{${room}}:${lane}`],
-                    ...[`halley:dedupe:{${room}}:chaos:${i}`, lane, `halley:${type === 'gift' ? 'high' : 'room'}:{${room}}`],
-                    ...[JSON.stringify({ type, data: { i, pad } }), 5000, 300000, 600000],
-                );
-                assert(verdict !== 'other', 'a key is used once');
-                state.last[id[0]] = id;
-                state.published++;
-                break;
-            } catch (error) {
-                if (!/closed|ECONN|LOADING|nothing within/.test(error.message)) throw error;
-                client?.close();
-                client = undefined;
-                await pause(20);
-            }
-        }
-        await pause(Math.max(0, 20 - (Date.now() - started)));
-    }
-    client?.close();
-}
-
 // Runs `harm` for a while under viewers and publishes; resolves when everybody has the last messages.
 async function survive(name, room, harm, { exact = true } = {}) {
     const redis = await Redis.start({ appendOnly: true });
@@ -152,8 +116,8 @@ async function survive(name, room, harm, { exact = true } = {}) {
     for (const phone of phones) phone.connect();
     await until(() => phones.every((phone) => phone.joined), 'everybody is in', 20000);
 
-    const state = { stop: false, harming: true, published: 0, last: {} };
-    const publishing = publishAll(redis, room, state);
+    const publisher = startPublisher(redis, room, padBytes);
+    const { state } = publisher;
     // One in twenty reads nothing for a while, again and again.
     const slow = phones.filter((_, i) => i % 20 === 0);
     const stalling = setInterval(() => {
@@ -177,8 +141,7 @@ async function survive(name, room, harm, { exact = true } = {}) {
     await pause(300);
     const before = state.published;
     await until(() => state.published > before + 4, 'some more messages', 10000);
-    state.stop = true;
-    await publishing;
+    await publisher.stop();
     const current = (phone) =>
         phone.joined && Object.entries(state.last).every(([lane, id]) => phone.have[lane] && id === `${lane}.${phone.have[lane].epoch}.${phone.have[lane].n}`);
     try {
@@ -221,7 +184,7 @@ if (wanted('nodes'))
                 }
             });
             assert(counts.connects > viewers * 1.3, 'viewers did reconnect');
-            assert(counts.skipped + (counts.closes[4008] || 0) > 0, 'some were too slow');
+            if (viewers <= 500) assert(counts.skipped + (counts.closes[4008] || 0) > 0, 'some were too slow');
         },
         limit,
     );
