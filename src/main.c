@@ -104,7 +104,9 @@ static void read_arguments(int argc, char **argv, struct arguments *arguments)
 static int test(const struct conf *conf)
 {
     struct buf text = {0};
-    conf_print_memory(conf, node_connections(conf, node_raise_file_limit()), &text);
+    uint32_t connections = node_connections(conf, node_raise_file_limit());
+    conf_print_memory(conf, connections, &text);
+    conf_print_drain(conf, connections, &text);
     print(&text);
     printf("conf ok\n");
     return EXIT_OK;

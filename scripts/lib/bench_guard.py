@@ -86,7 +86,7 @@ def collected(stage, viewers, rate, seconds):
     port, admin = free_port(), free_port()
     command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null",
                stage.options.halley, "-c", os.path.join(ROOT, "conf", "halley.conf"),
-               "-o", f"server.listen=127.0.0.1:{port}", "-o", f"admin.listen=127.0.0.1:{admin}",
+               "-o", f"server.listen=127.0.0.1:{port}", "-o", f"admin.listen=127.0.0.1:{admin}", "-o", "drain.notice=0",
                "-o", "server.workers=1"]
     for override in stage.options.override:
         command += ["-o", override]

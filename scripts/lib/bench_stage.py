@@ -115,7 +115,7 @@ class Stage:
         (its `admin` is the address of the admin listener) and viewers' URL."""
         port, admin = free_port(), free_port()
         command = [self.options.halley, "-c", os.path.join(ROOT, "conf", "halley.conf")]
-        own = [f"server.listen=127.0.0.1:{port}", f"admin.listen=127.0.0.1:{admin}"]
+        own = [f"server.listen=127.0.0.1:{port}", f"admin.listen=127.0.0.1:{admin}", "drain.notice=0"]
         own += ["server.workers=1", f"broker.url={redis}"]
         for override in own + list(conf) + self.options.override:
             command += ["-o", override]

@@ -5,7 +5,7 @@ PACKAGES_BUILD=(build-essential cmake ninja-build pkg-config libuv1-dev libwslay
 # The build makes the unit tests too.
 PACKAGES_BUILD+=(libcmocka-dev)
 PACKAGES_TEST=(redis-server redis-tools python3-websockets python3-redis chromium clang-format curl iproute2 nftables jq
-    procps systemd util-linux valgrind)
+    procps systemd util-linux valgrind keepalived)
 PACKAGES_FUZZ=(clang)
 PACKAGES_TIDY=(clang clang-tidy)
 PACKAGES_COV=(lcov)

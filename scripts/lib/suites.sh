@@ -53,6 +53,8 @@ suite_static() {
             --offline=true --threshold=$SANDBOX_THRESHOLD "$ROOT/conf/$unit" || true
     done
     check "units verify (systemd-analyze verify)" units_verify || true
+    check "keepalived example (keepalived --config-test)" keepalived --config-test \
+        --use-file "$ROOT/conf/keepalived/keepalived.conf" || true
     check "conf/halley.conf is current" generated --print-sample conf/halley.conf || true
     check "docs/config.md is current" generated --print-docs docs/config.md || true
     check "docs/metrics.md is current" generated --print-metrics-docs docs/metrics.md || true

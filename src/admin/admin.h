@@ -57,6 +57,8 @@ struct admin_ops {
     void (*kick)(void *ctx, struct admin_request *request, struct bytes user);
     /* GET /v1/config */
     void (*config)(void *ctx, struct admin_request *request);
+    /* POST /v1/drain. body: as it came, may be empty. */
+    void (*drain)(void *ctx, struct admin_request *request, struct bytes body);
     /* GET /healthz, /readyz */
     void (*health)(void *ctx, struct admin_request *request, bool ready);
     /* GET /metrics */

@@ -112,6 +112,11 @@ static void on_publish(struct call *call)
                               buf_view(&call->request->body));
 }
 
+static void on_drain(struct call *call)
+{
+    call->admin->ops->drain(call->admin->ctx, call->request, buf_view(&call->request->body));
+}
+
 static void on_room(struct call *call)
 {
     call->admin->ops->room(call->admin->ctx, call->request, call->name);
@@ -201,6 +206,7 @@ static const struct route routes[] = {
     {.pattern = "/readyz", .access = ACCESS_ALL, .get = on_readyz},
     {.pattern = "/metrics", .access = ACCESS_LOCAL, .get = on_metrics},
     {.pattern = "/v1/config", .access = ACCESS_TOKEN, .get = on_config},
+    {.pattern = "/v1/drain", .access = ACCESS_TOKEN, .post = on_drain},
     {.pattern = "/v1/messages", .access = ACCESS_TOKEN, .post = on_publish},
     {.pattern = "/v1/rooms", .access = ACCESS_TOKEN, .get = on_rooms},
     {.pattern = "/v1/rooms/*", .access = ACCESS_TOKEN, .name = NAME_ROOM, .get = on_room},

@@ -85,6 +85,8 @@ struct conf {
         bool share_port;
         bool echo;
         uint32_t backlog;
+        uint32_t ramp_ms;   /* 0: none */
+        uint32_t ramp_rate; /* accepts of the node in the ramp's first second */
     } server;
     struct {
         uint32_t notsent_lowat; /* bytes */
@@ -171,6 +173,8 @@ struct conf {
     } limits;
     struct {
         uint32_t timeout_ms; /* from SIGTERM to exit at the latest */
+        uint32_t notice_ms;  /* handshakes are served for so long */
+        uint32_t rate;       /* closes a second, over all workers */
     } drain;
     struct {
         bool enabled;
@@ -250,6 +254,9 @@ void conf_print_sample(struct buf *out);
 
 /* The worst-case memory of the bounds added up, one line each and the sum (halley -t). connections: what limits.connections came to. */
 void conf_print_memory(const struct conf *conf, uint32_t connections, struct buf *out);
+
+/* Whether a drain of so many viewers fits drain.timeout, in a line (halley -t). */
+void conf_print_drain(const struct conf *conf, uint32_t connections, struct buf *out);
 
 /* Names of keys that differ between two snapshots and take effect only after a restart, comma-separated, into out. */
 void conf_diff_restart(const struct conf *old, const struct conf *fresh, struct buf *out);

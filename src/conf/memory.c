@@ -1,5 +1,6 @@
 /* memory.c: the worst case of all bounds, for halley -t. */
 #include "conf/conf.h"
+#include "conf/units.h"
 #include "conf/url.h"
 
 #include <inttypes.h>
@@ -238,4 +239,26 @@ void conf_print_memory(const struct conf *conf, uint32_t connections, struct buf
     buf_printf(out, "%-22s ", "sum");
     print_bytes(out, sum.total);
     BUF_LIT(out, "  without the kernel's socket buffers (net.ipv4.tcp_mem bounds those)\n");
+}
+
+void conf_print_drain(const struct conf *conf, uint32_t connections, struct buf *out)
+{
+    uint64_t rate = conf->drain.rate;
+    uint64_t closing_ms = ((uint64_t)connections * 1000 + rate - 1) / rate;
+    uint32_t timeout_ms = conf->drain.timeout_ms;
+    uint64_t left_ms = timeout_ms > conf->drain.notice_ms ? timeout_ms - conf->drain.notice_ms : 0;
+    BUF_LIT(out, "drain: ");
+    units_print_duration(out, conf->drain.notice_ms);
+    buf_printf(out,
+               " of notice, then %" PRIu32 " viewers at %" PRIu64 " a second take %" PRIu64
+               " s; drain.timeout = ",
+               connections, rate, (closing_ms + 999) / 1000);
+    units_print_duration(out, timeout_ms);
+    if (closing_ms <= left_ms)
+        BUF_LIT(out, " is long enough\n");
+    else
+        buf_printf(out,
+                   " is too short: with more than %" PRIu64 " viewers the last ones are closed all "
+                   "at once; raise drain.timeout or drain.rate\n",
+                   left_ms * rate / 1000);
 }

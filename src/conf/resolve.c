@@ -287,6 +287,30 @@ static void warn_adaptive(struct load *load)
                   BYTES_LIT("has no effect: it is not above heartbeat.interval"));
 }
 
+static void warn_drain(struct load *load)
+{
+    const struct conf *conf = load->conf;
+    struct load_slot slot = slot_of(load, "drain", NULL, "notice");
+    struct buf why = {0};
+    if (conf->drain.notice_ms == 0 || conf->drain.notice_ms < conf->drain.timeout_ms)
+        return;
+    BUF_LIT(&why, "leaves no time to close viewers before drain.timeout = ");
+    units_print_duration(&why, conf->drain.timeout_ms);
+    BUF_LIT(&why, ": all would be closed at once; raise drain.timeout");
+    load_tell(load, load->warnings, &slot, NULL, buf_view(&why));
+    buf_fini(&why);
+}
+
+/* The default name has host and port, which two that share a port have in common. */
+static void warn_shared_name(struct load *load)
+{
+    struct load_slot slot = slot_of(load, "server", NULL, "node");
+    if (load->conf->server.share_port && !is_given(&slot))
+        load_tell(load, load->warnings, &slot, NULL,
+                  BYTES_LIT("is not set: with server.share_port = yes give each process a name of "
+                            "its own"));
+}
+
 static void warn_sizes(struct load *load)
 {
     struct conf *conf = load->conf;
@@ -318,10 +342,12 @@ void load_resolve(struct load *load)
     if (load->errors->len > load->errors_start)
         return;
     fill_workers(load->conf);
+    warn_shared_name(load);
     fill_node(load->conf);
     types_index(load->conf);
     warn_open(load);
     warn_times(load);
     warn_adaptive(load);
+    warn_drain(load);
     warn_sizes(load);
 }

@@ -27,7 +27,7 @@
     X(CLOSE_POLICY, 1008, INFO, "policy", "too many bad messages")                                 \
     X(CLOSE_TOO_BIG, 1009, INFO, "too_big", "message longer than limits.message_bytes")            \
     X(CLOSE_INTERNAL, 1011, ERROR, "internal", "out of memory or an internal error")               \
-    X(CLOSE_DRAIN, 1012, DEBUG, "drain", "this node stops; come back")                             \
+    X(CLOSE_DRAIN, 1012, DEBUG, "drain", "this node stops or sheds load; come back")               \
     X(CLOSE_TRY_LATER, 1013, WARN, "try_later", "a limit of the node is reached")                  \
     X(CLOSE_TICKET_EXPIRED, 4001, DEBUG, "ticket_expired", "the ticket expired")                   \
     X(CLOSE_TOO_SLOW, 4008, INFO, "too_slow", "the viewer did not read fast enough")               \
@@ -176,6 +176,8 @@ enum drop_reason {
     X(resume_failed, COUNTER, "halley_resumes_failed_total", "",                                   \
       "Joins with after that were answered unavailable.")                                          \
     X(resumes, GAUGE, "halley_resumes", "", "Viewers, per room, that are on their way back.")      \
+    X(ramp_pauses, COUNTER, "halley_ramp_pauses_total", "",                                        \
+      "Times that accepting paused because of server.ramp.")                                       \
     X(loop_turns, COUNTER, "halley_loop_turns_total", "", "Turns of the workers' loops.")
 
 /* Sizes of TCP segments as networks have them, each the least of its class: loopback, jumbo frames, Ethernet with and without
@@ -295,6 +297,7 @@ struct worker_metrics {
     X(reloads, COUNTER, "halley_reloads_total", "result=\"ok\"", "Reloads of the conf file.")      \
     X(reloads_failed, COUNTER, "halley_reloads_total", "result=\"failed\"", "")                    \
     X(workers, GAUGE, "halley_workers", "", "Worker threads.")                                     \
+    X(draining, GAUGE, "halley_draining", "", "1 from the moment that the node is told to stop.")  \
     X(connections_limit, GAUGE, "halley_connections_limit", "",                                    \
       "limits.connections as it came out.")                                                        \
     X(broker_ready, GAUGE, "halley_broker_ready", "",                                              \

@@ -242,6 +242,11 @@ static void health(void *ctx, struct admin_request *request, bool ready)
         admin_answer(request, 200, "application/json", BYTES_LIT("{\"status\":\"ok\"}"), 0);
 }
 
+static void drain(void *ctx, struct admin_request *request, struct bytes body)
+{
+    drain_request(ctx, request, body);
+}
+
 static void metrics(void *ctx, struct admin_request *request)
 {
     struct node *node = ctx;
@@ -267,6 +272,7 @@ const struct admin_ops node_admin_ops = {.publish = publish,
                                          .kick = kick,
                                          .config = config,
                                          .health = health,
+                                         .drain = drain,
                                          .metrics = metrics};
 
 /* One worker's view of one room; rooms of several workers are added up by name. */

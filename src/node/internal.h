@@ -13,6 +13,7 @@
  *      frames.c    do messages fit one TCP segment?
  *      history.c   … what of them is missing on their way back
  *      api.c       what operators and backends ask over HTTP
+ *      drain.c     how it stops, and sheds viewers
  *
  * Threads:   the main thread.
  */
@@ -25,6 +26,7 @@
 #include "node/history.h"
 #include "node/listen.h"
 #include "node/node.h"
+#include "node/share.h"
 #include "policy/backlog.h"
 #include "policy/limiter.h"
 #include "policy/merge.h"
@@ -36,7 +38,7 @@
 
 enum { WORKERS_MAX = 64, NODE_TICK_MS = 500, PAUSE_MS = 5, RING_SLACK = 64 };
 
-enum phase { PHASE_RUNNING, PHASE_STOPPING, PHASE_ENDING };
+enum phase { PHASE_RUNNING, PHASE_DRAINING, PHASE_ENDING };
 
 /* A room that some worker holds, or held a moment ago (it lingers before it is unsubscribed). */
 struct held {
@@ -105,6 +107,18 @@ struct ticket_marks {
 
 struct presence;
 
+struct drain {
+    uint64_t since_ms;    /* of clock_ms() */
+    uint64_t serial;      /* of the last farewell */
+    uint64_t settling_ms; /* all viewers are gone since */
+    uint32_t workers_done;
+    uint32_t workers_stopped;
+    bool shedding;
+    bool handed_over;
+    bool farewell;
+    bool last;
+};
+
 struct node {
     struct conf *conf;
     const struct node_options *options;
@@ -117,20 +131,24 @@ struct node {
     uv_check_t batch_after; /* and after it read, so that a long turn does not hold messages back */
     uv_timer_t tick;
     uv_timer_t pause;
-    uv_timer_t stop_timer;
+    uv_timer_t stop_timer;  /* drain.timeout */
+    uv_timer_t drain_timer; /* the next step of the drain */
+    struct drain drain;
     uv_signal_t signals[3];
     struct mailbox mailbox;
     struct worker *workers[WORKERS_MAX];
     uint32_t worker_count;
-    uint32_t workers_stopped;
     uint64_t woken; /* bit per worker that got messages in this turn */
     uint64_t ticks_seen[WORKERS_MAX];
     uint64_t ticked_ms;
     _Atomic uint32_t connections;
     _Atomic uint32_t connections_limit;
     _Atomic uint32_t handshakes; /* bucket of limits.handshake_rate, shared by all workers */
+    _Atomic uint32_t ramp;       /* the same of server.ramp */
+    _Atomic uint64_t farewells;  /* viewers sent away at drain.rate */
     struct listen_set listeners;
     struct ticket_marks marks;
+    struct share share;
     struct broker *broker;
     bool broker_ready;
     struct admin *admin;
@@ -281,7 +299,20 @@ bool api_ask_workers(struct node *node, enum query_kind kind, struct bytes name,
 void api_query_done(struct node *node, struct worker_query *query);
 void api_abandon(struct node *node);
 
+/* drain.c */
+bool drain_begin(struct node *node); /* false: it was told before */
+void drain_request(struct node *node, struct admin_request *request, struct bytes body);
+void drain_tick(struct node *node);
+void drain_on_other(void *ctx);
+void drain_on_drained(struct node *node, const struct command *command);
+void drain_on_stopped(struct node *node);
+void drain_settle(
+    struct node *node); /* viewers and merges are gone: ends when the broker has everything */
+
 /* node.c */
 void node_events_settled(struct node *node); /* after events_stop() */
 void node_merged(struct node *node); /* after merges_stop(): everything is with the broker */
+void node_end(struct node *node);
+/* The other nodes are told that this one counts no more, which may not take long; then it ends. */
+void node_leave(struct node *node);
 void node_update_broker_metrics(struct node *node);

@@ -76,13 +76,13 @@ static int attach_ip_hash(int fd, uint32_t workers)
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program));
 }
 
-/* The program counts only its own process's sockets, but belongs to the port: beside another daemon it would leave one of them without viewers. */
-static void hash_addresses(const struct conf *conf, int fd, uint32_t workers)
+static void choose_accept(const struct conf *conf, int fd, uint32_t group)
 {
-    if (conf->server.share_port)
-        log_info("server.share_port: the kernel spreads viewers by connection, server.accept = "
-                 "ip-hash is for a port of one's own");
-    else if (attach_ip_hash(fd, workers) != 0)
+    int none = 0;
+    if (conf->server.accept !=
+        ACCEPT_IP_HASH) /* the one that was replaced may have thought otherwise */
+        (void)setsockopt(fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &none, sizeof(none));
+    else if (attach_ip_hash(fd, group) != 0)
         log_warn(
             "ip-hash is not supported by this kernel: the kernel spreads viewers by connection",
             LOG_STR("why", strerror(errno)));
@@ -105,31 +105,65 @@ static int open_socket(const struct sockaddr_storage *address, socklen_t len, bo
     return fd;
 }
 
-/* With SO_REUSEPORT a second daemon of the same user would silently take its share of the viewers. An abstract socket is the lock (it goes with
- * its process); a bind without SO_REUSEPORT then finds whoever else listens there. */
+uint32_t listen_name(const char *address, struct sockaddr_un *name)
+{
+    struct sockaddr_storage parsed;
+    if (conf_address_parse(bytes_str(address), &parsed) != 0 || conf_address_port(&parsed) == 0)
+        return 0;
+    *name = (struct sockaddr_un){.sun_family = AF_UNIX};
+    int len = snprintf(name->sun_path + 1, sizeof(name->sun_path) - 1, "halley/listen/%s", address);
+    return (uint32_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len);
+}
+
+static void print_bound(int fd, char *out, size_t cap)
+{
+    struct sockaddr_storage address = {0};
+    socklen_t len = sizeof(address);
+    getsockname(fd, (struct sockaddr *)&address, &len);
+    address_print(&address, out, cap);
+}
+
+void listen_first(const struct conf *conf, const struct listen_gift *gift, char *out, size_t cap)
+{
+    struct sockaddr_storage address = {0};
+    if (gift->addresses > 0)
+        print_bound(gift->sockets[0], out, cap);
+    else if (conf_address_parse(bytes_str(conf->server.listen.items[0]), &address) == 0)
+        address_print(&address, out, cap);
+    else
+        out[0] = '\0';
+}
+
+/* Whether somebody listens there, whom a bind with SO_REUSEPORT would not notice. Returns 0, or why not to. */
+static int probe_port(const struct sockaddr_storage *address, socklen_t len)
+{
+    int fd = open_socket(address, len, false);
+    if (fd < 0)
+        return fd;
+    close(fd);
+    return 0;
+}
+
+/* With SO_REUSEPORT a second daemon of the same user would silently take its share of the viewers. A bound name is the lock (it goes
+ * with its process); the probe then finds whoever else listens there. */
 static int take_port(const struct sockaddr_storage *address, socklen_t len, const char *text,
                      int *lock)
 {
+    struct sockaddr_un name;
+    uint32_t name_len = listen_name(text, &name);
     *lock = -1;
-    if (conf_address_port(address) == 0)
+    if (name_len == 0)
         return 0;
-    struct sockaddr_un name = {.sun_family = AF_UNIX};
-    int name_len = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "halley/listen/%s", text);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    if (bind(fd, (struct sockaddr *)&name,
-             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)name_len)) != 0) {
-        int error = -errno;
+    int error = bind(fd, (struct sockaddr *)&name, name_len) != 0 ? -errno : 0;
+    if (!error)
+        error = probe_port(address, len);
+    if (error) {
         close(fd);
         return error;
     }
-    int probe = open_socket(address, len, false);
-    if (probe < 0) {
-        close(fd);
-        return probe;
-    }
-    close(probe);
     *lock = fd;
     return 0;
 }
@@ -138,40 +172,49 @@ static void explain(struct buf *error, const char *text, int code)
 {
     buf_printf(error, "server.listen = %s: %s", text, strerror(-code));
     if (code == -EADDRINUSE)
-        BUF_LIT(error, " (another daemon listens there; server.share_port = yes would share the "
-                       "port with it)");
+        BUF_LIT(error, " (another daemon listens there; server.share_port = yes, for both, would "
+                       "share the port with it)");
     else if (code == -EACCES)
         BUF_LIT(error, " (a port below 1024 needs CAP_NET_BIND_SERVICE)");
     else if (code == -EADDRNOTAVAIL)
         BUF_LIT(error, " (no interface of this host has that address)");
 }
 
-/* One address: a socket for each worker, all listening, then the program. */
+static int open_group(struct listen_set *set, const struct conf *conf, uint32_t index,
+                      struct sockaddr_storage *address, socklen_t len)
+{
+    for (uint32_t i = 0; i < set->group; i++) {
+        int fd = open_socket(address, len, true);
+        if (fd < 0)
+            return fd;
+        set->sockets[(size_t)index * set->group + i] = fd;
+        set_options(fd, conf);
+        if (listen(fd, (int)conf->server.backlog) != 0)
+            return -errno;
+        getsockname(fd, (struct sockaddr *)address,
+                    &len); /* port 0: the others take the one that was chosen */
+    }
+    return 0;
+}
+
+/* One address: its group, all listening, then the program. Returns 1 when this host does not have the address family. */
 static int open_address(struct listen_set *set, const struct conf *conf, uint32_t index,
                         struct buf *error)
 {
     const char *text = conf->server.listen.items[index];
     struct sockaddr_storage address;
-    socklen_t len;
     if (conf_address_parse(bytes_str(text), &address) != 0) {
         buf_printf(error, "server.listen = %s: not host:port with a literal address", text);
         return -1;
     }
-    len = address.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    int code = conf->server.share_port ? 0 : take_port(&address, len, text, &set->locks[index]);
-    for (uint32_t worker = 0; code == 0 && worker < set->workers; worker++) {
-        int fd = open_socket(&address, len, true);
-        if (fd < 0) {
-            code = fd;
-            break;
-        }
-        set->fds[(size_t)worker * set->addresses + index] = fd;
-        set_options(fd, conf);
-        if (listen(fd, (int)conf->server.backlog) != 0)
-            code = -errno;
-        getsockname(fd, (struct sockaddr *)&address,
-                    &len); /* port 0: the others take the one that was chosen */
-    }
+    socklen_t len =
+        address.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    address_print(&address, set->bound[index], sizeof(set->bound[index]));
+    bool shares = conf->server.share_port;
+    int code = shares ? 0 : take_port(&address, len, set->bound[index], &set->locks[index]);
+    bool alone = !shares || probe_port(&address, len) == 0;
+    if (code == 0)
+        code = open_group(set, conf, index, &address, len);
     if (code == -EAFNOSUPPORT && conf->server.listen.count > 1) {
         log_warn("address family not supported, address left out", LOG_STR("address", text));
         return 1;
@@ -181,95 +224,125 @@ static int open_address(struct listen_set *set, const struct conf *conf, uint32_
         return -1;
     }
     address_print(&address, set->bound[index], sizeof(set->bound[index]));
-    if (conf->server.accept == ACCEPT_IP_HASH && set->workers > 1)
-        hash_addresses(conf, set->fds[index], set->workers);
+    if (!alone)
+        log_warn("a program that is no Halley listens on this port too: the kernel spreads "
+                 "viewers over both",
+                 LOG_STR("address", text));
+    else if (set->group > 1)
+        choose_accept(conf, set->sockets[(size_t)index * set->group], set->group);
     return 0;
 }
 
 static void close_all(struct listen_set *set)
 {
-    for (size_t i = 0; i < (size_t)set->workers * set->addresses; i++) {
-        if (set->fds[i] >= 0)
-            close(set->fds[i]);
+    for (size_t i = 0; set->sockets && i < (size_t)set->addresses * set->group; i++) {
+        if (set->sockets[i] >= 0)
+            close(set->sockets[i]);
     }
     listen_release(set);
-}
-
-/* Sockets from systemd: each worker polls a copy of each; who is first accepts. */
-static int take_passed(struct listen_set *set, const struct conf *conf, const int *passed)
-{
-    for (uint32_t a = 0; a < set->addresses; a++) {
-        struct sockaddr_storage address;
-        socklen_t len = sizeof(address);
-        getsockname(passed[a], (struct sockaddr *)&address, &len);
-        address_print(&address, set->bound[a], sizeof(set->bound[a]));
-        set_options(passed[a], conf);
-        for (uint32_t worker = 0; worker < set->workers; worker++) {
-            int fd = worker == 0 ? passed[a] : dup(passed[a]);
-            if (fd < 0)
-                return -1;
-            set->fds[(size_t)worker * set->addresses + a] = fd;
-        }
-    }
-    log_info("listening on sockets from systemd: the kernel spreads viewers by connection");
-    return 0;
 }
 
 /* Addresses of a family that this host lacks leave a hole in the table: it is closed here. */
 static void drop_address(struct listen_set *set, uint32_t index)
 {
-    for (uint32_t worker = 0, to = 0; worker < set->workers; worker++) {
-        for (uint32_t a = 0; a < set->addresses; a++) {
-            if (a != index)
-                set->fds[to++] = set->fds[(size_t)worker * set->addresses + a];
-        }
-    }
     for (uint32_t a = index; a + 1 < set->addresses; a++) {
         memcpy(set->bound[a], set->bound[a + 1], sizeof(set->bound[a]));
+        memcpy(set->sockets + (size_t)a * set->group, set->sockets + (size_t)(a + 1) * set->group,
+               set->group * sizeof(int));
         set->locks[a] = set->locks[a + 1];
     }
     set->locks[--set->addresses] = -1;
 }
 
-int listen_open(struct listen_set *set, const struct conf *conf, uint32_t workers,
-                const int *passed, uint32_t passed_count, struct buf *error)
+static int open_addresses(struct listen_set *set, const struct conf *conf, struct buf *error)
 {
-    *set = (struct listen_set){
-        .workers = workers, .addresses = passed_count ? passed_count : conf->server.listen.count};
-    for (int i = 0; i < CONF_LISTEN_MAX; i++)
-        set->locks[i] = -1;
-    set->fds = malloc(sizeof(int) * workers * set->addresses);
-    if (!set->fds) {
-        buf_text(error, "out of memory");
-        return -1;
-    }
-    for (size_t i = 0; i < (size_t)workers * set->addresses; i++)
-        set->fds[i] = -1;
-    if (passed_count > 0) {
-        if (take_passed(set, conf, passed) == 0)
-            return 0;
-        buf_text(error, "out of file descriptors");
-        close_all(set);
-        return -1;
-    }
-    uint32_t missing[CONF_LISTEN_MAX];
-    uint32_t missing_count = 0;
-    for (uint32_t a = 0; a < set->addresses; a++) {
+    for (uint32_t a = set->addresses; a-- > 0;) {
         int result = open_address(set, conf, a, error);
-        if (result > 0)
-            missing[missing_count++] = a;
-        if (result < 0) {
-            close_all(set);
+        if (result < 0)
             return -1;
-        }
+        if (result > 0)
+            drop_address(set, a);
     }
-    while (missing_count > 0)
-        drop_address(set, missing[--missing_count]);
     if (set->addresses > 0)
         return 0;
     buf_text(error, "server.listen: this host supports none of the addresses");
+    return -1;
+}
+
+static void take_gift(struct listen_set *set, const struct conf *conf,
+                      const struct listen_gift *gift)
+{
+    memcpy(set->sockets, gift->sockets, (size_t)set->addresses * set->group * sizeof(int));
+    for (uint32_t a = 0; a < set->addresses; a++) {
+        const int *group = set->sockets + (size_t)a * set->group;
+        print_bound(group[0], set->bound[a], sizeof(set->bound[a]));
+        for (uint32_t i = 0; i < set->group; i++) {
+            set_options(group[i], conf);
+            (void)listen(group[i], (int)conf->server.backlog); /* a new backlog takes effect */
+        }
+        if (set->group > 1)
+            choose_accept(conf, group[0], set->group);
+    }
+}
+
+/* Worker w gets the sockets w, w + workers, …; where there are more workers than sockets several poll copies of one. */
+static int share_out(struct listen_set *set)
+{
+    for (uint32_t w = 0; w < set->workers; w++) {
+        int *out = set->fds + (size_t)w * set->slots;
+        for (uint32_t a = 0; a < set->addresses; a++) {
+            const int *group = set->sockets + (size_t)a * set->group;
+            for (uint32_t i = w; i < set->group; i += set->workers)
+                *out++ = group[i];
+            if (w >= set->group && (*out++ = dup(group[w % set->group])) < 0)
+                return -1;
+        }
+    }
+    return 0;
+}
+
+static int *fds_create(size_t count)
+{
+    int *fds = malloc(sizeof(int) * count);
+    for (size_t i = 0; fds && i < count; i++)
+        fds[i] = -1;
+    return fds;
+}
+
+int listen_open(struct listen_set *set, const struct conf *conf, uint32_t workers,
+                const struct listen_gift *gift, struct buf *error)
+{
+    bool given = gift->addresses > 0;
+    *set = (struct listen_set){.workers = workers,
+                               .group = given ? gift->group : workers,
+                               .addresses = given ? gift->addresses : conf->server.listen.count};
+    for (int i = 0; i < CONF_LISTEN_MAX; i++)
+        set->locks[i] = -1;
+    set->slots = set->addresses * ((set->group + workers - 1) / workers);
+    set->sockets = fds_create((size_t)set->addresses * set->group);
+    set->fds = fds_create((size_t)workers * set->slots);
+    if (!set->sockets || !set->fds) {
+        buf_text(error, "out of memory");
+    } else if (given) {
+        take_gift(set, conf, gift);
+    } else if (open_addresses(set, conf, error) != 0) {
+        close_all(set);
+        return -1;
+    }
+    if (error->len == 0 && share_out(set) != 0)
+        buf_text(error, "out of file descriptors");
+    if (error->len == 0)
+        return 0;
     close_all(set);
     return -1;
+}
+
+uint32_t listen_count(const struct listen_set *set, uint32_t worker)
+{
+    uint32_t count = 0;
+    while (count < set->slots && listen_of(set, worker)[count] >= 0)
+        count++;
+    return count;
 }
 
 void listen_release(struct listen_set *set)
@@ -280,5 +353,6 @@ void listen_release(struct listen_set *set)
         set->locks[a] = -1;
     }
     free(set->fds);
-    set->fds = NULL;
+    free(set->sockets);
+    set->fds = set->sockets = NULL;
 }

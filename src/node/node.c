@@ -9,12 +9,12 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 enum {
     FILES_RESERVED = 96,
     FILES_PER_WORKER = 16,
     PARTINGS_MAX = 512, /* refused connections on their way out, per worker */
-    STOP_LEAST_MS = 100,
     LEAVE_MOST_MS = 200
 };
 
@@ -85,7 +85,7 @@ static void on_closed(void *ctx)
 
 /* Workers' threads end, then everything that has a handle on this loop. The broker answers what still waits for it, the admin
  * listener waits for those answers. */
-static void end(struct node *node)
+void node_end(struct node *node)
 {
     if (node->phase == PHASE_ENDING)
         return;
@@ -107,47 +107,31 @@ static void end(struct node *node)
     history_close(node);
     uv_close((uv_handle_t *)&node->gather, NULL);
     uv_close((uv_handle_t *)&node->stop_timer, NULL);
+    uv_close((uv_handle_t *)&node->drain_timer, NULL);
+    share_stop(&node->share);
     for (int i = 0; i < 3; i++)
         uv_close((uv_handle_t *)&node->signals[i], NULL);
 }
 
 static void on_leave_timeout(uv_timer_t *timer)
 {
-    end(timer->data);
+    node_end(timer->data);
 }
 
-/* The other nodes are told that this one counts no more; that may not keep it for long. */
-static void leave(struct node *node)
+void node_leave(struct node *node)
 {
     node->events_stopping = false; /* whoever of them is late */
     uv_timer_start(&node->stop_timer, on_leave_timeout, LEAVE_MOST_MS, 0);
-    presence_leave(node, end);
-}
-
-static void on_stop_timeout(uv_timer_t *timer)
-{
-    struct node *node = timer->data;
-    log_warn("drain.timeout passed, viewers that are left are cut off",
-             LOG_UINT("viewers", atomic_load(&node->connections)));
-    leave(node);
+    presence_leave(node, node_end);
 }
 
 static void stop(struct node *node, const char *signal_name)
 {
-    if (node->phase != PHASE_RUNNING) {
-        log_warn("second signal: ending at once", LOG_STR("signal", signal_name));
-        end(node);
+    log_info("told to stop", LOG_STR("signal", signal_name));
+    if (drain_begin(node))
         return;
-    }
-    log_info("stopping", LOG_STR("signal", signal_name),
-             LOG_UINT("viewers", atomic_load(&node->connections)),
-             LOG_UINT("drain.timeout_ms", node->conf->drain.timeout_ms));
-    notify_stopping("saying goodbye to viewers");
-    node->phase = PHASE_STOPPING;
-    post_all(node, COMMAND_STOP);
-    uint32_t limit = node->conf->drain.timeout_ms;
-    uv_timer_start(&node->stop_timer, on_stop_timeout,
-                   limit > STOP_LEAST_MS ? limit : STOP_LEAST_MS, 0);
+    log_warn("second signal: ending at once", LOG_STR("signal", signal_name));
+    node_end(node);
 }
 
 /* What else may stand in the way, told in one place; the file limit comes first since everything is sized by it. */
@@ -210,12 +194,12 @@ void node_merged(struct node *node)
 {
     events_stop(node);
     if (events_settled(node))
-        leave(node);
+        drain_settle(node);
 }
 
 void node_events_settled(struct node *node)
 {
-    leave(node);
+    drain_settle(node);
 }
 
 static void on_command(struct node *node, struct command *command)
@@ -255,10 +239,10 @@ static void on_command(struct node *node, struct command *command)
         api_query_done(node, command->object);
         break;
     case COMMAND_STOPPED:
-        if (++node->workers_stopped == node->worker_count) {
-            log_info("all viewers are gone");
-            merges_stop(node);
-        }
+        drain_on_stopped(node);
+        break;
+    case COMMAND_DRAINED:
+        drain_on_drained(node, command);
         break;
     default:
         break;
@@ -346,21 +330,26 @@ static void on_tick(uv_timer_t *timer)
     if (node->phase != PHASE_ENDING)
         presence_tick(node);
     frames_update(node);
+    drain_tick(node);
     feed_watchdog(node);
 }
 
 static int start_workers(struct node *node)
 {
     uint32_t seed = (uint32_t)(random_seed() >> 16);
+    uint64_t started_ms = clock_ms();
     for (uint32_t i = 0; i < node->listeners.workers; i++) {
         struct worker_setup setup = {.index = i,
                                      .conf = node->conf,
                                      .listeners = listen_of(&node->listeners, i),
-                                     .listener_count = node->listeners.addresses,
+                                     .listener_count = listen_count(&node->listeners, i),
                                      .connection_seed = seed,
                                      .connections = &node->connections,
                                      .connections_limit = &node->connections_limit,
                                      .handshakes = &node->handshakes,
+                                     .ramp = &node->ramp,
+                                     .started_ms = started_ms,
+                                     .farewells = &node->farewells,
                                      .partings =
                                          partings_per_worker(node->conf, node_raise_file_limit()),
                                      .node_mailbox = &node->mailbox,
@@ -394,8 +383,10 @@ static void start_handles(struct node *node)
     history_init(node);
     uv_timer_init(&node->loop, &node->gather);
     uv_timer_init(&node->loop, &node->stop_timer);
+    uv_timer_init(&node->loop, &node->drain_timer);
     node->wake.data = node->batch_before.data = node->batch_after.data = node->tick.data =
-        node->pause.data = node->gather.data = node->stop_timer.data = node;
+        node->pause.data = node->gather.data = node->stop_timer.data = node->drain_timer.data =
+            node;
     for (int i = 0; i < 3; i++) {
         uv_signal_init(&node->loop, &node->signals[i]);
         node->signals[i].data = node;
@@ -403,15 +394,41 @@ static void start_handles(struct node *node)
     }
 }
 
+/* Finds out whether another process has the port already, and takes copies of its sockets. Those that systemd passed are the same
+ * ones; there it is not needed, and only tells who is there. */
+static int take_share(struct node *node, struct listen_gift *gift, struct buf *error)
+{
+    bool passed = gift->addresses > 0;
+    struct listen_gift taken = {0};
+    char address[CONF_ADDRESS_MAX];
+    node->share.fd = -1;
+    if (!passed && !node->conf->server.share_port)
+        return 0;
+    listen_first(node->conf, gift, address, sizeof(address));
+    int result = share_open(&node->share, address, &taken, error);
+    if (!passed) {
+        *gift = taken;
+        return result;
+    }
+    for (uint32_t i = 0; i < taken.addresses * taken.group; i++)
+        close(taken.sockets[i]);
+    log_lines(LOG_LEVEL_WARN, "no hand-over by this process", buf_view(error));
+    buf_clear(error);
+    return 0;
+}
+
 static int open_listeners(struct node *node)
 {
     struct buf error = {0};
-    int passed[CONF_LISTEN_MAX];
-    int passed_count = notify_listen_fds(passed, CONF_LISTEN_MAX, &error);
-    int result = passed_count < 0
-                     ? -1
-                     : listen_open(&node->listeners, node->conf, node->conf->server.workers, passed,
-                                   (uint32_t)passed_count, &error);
+    struct listen_gift gift = {.group = 1};
+    int passed = notify_listen_fds(gift.sockets, CONF_LISTEN_MAX, &error);
+    gift.addresses = passed > 0 ? (uint32_t)passed : 0;
+    if (passed > 0)
+        log_info("listening on sockets from systemd: all workers accept from each");
+    int result = passed < 0 ? -1 : take_share(node, &gift, &error);
+    if (result == 0)
+        result =
+            listen_open(&node->listeners, node->conf, node->conf->server.workers, &gift, &error);
     if (result != 0)
         log_lines(LOG_LEVEL_ERROR, "can't listen for viewers", buf_view(&error));
     buf_fini(&error);
@@ -459,6 +476,7 @@ static int start(struct node *node)
         log_info("admin listening", LOG_STR("address", admin_address(node->admin)));
     log_info("serving", LOG_STR("node", node->conf->server.node),
              LOG_STR("version", HALLEY_VERSION));
+    share_start(&node->share, &node->loop, &node->listeners, drain_on_other, node);
     notify_ready("serving");
     return EXIT_OK;
 }

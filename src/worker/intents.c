@@ -299,6 +299,8 @@ static void send_message(struct worker *worker, struct viewer *viewer, const str
     if (!(is_merged(send.type) ? merge_send(worker, &send) : post_publish(worker, &send)))
         answer_error(worker, viewer, intent->ref, ERROR_UNAVAILABLE, "the node is overloaded",
                      1000);
+    else if (intent->ref.present && viewer->unanswered < VIEWER_UNANSWERED_MAX)
+        viewer->unanswered++;
 }
 
 void intents_published(struct worker *worker, const struct command *command)
@@ -306,6 +308,8 @@ void intents_published(struct worker *worker, const struct command *command)
     struct viewer *viewer = viewer_find(worker, command->slot, command->id);
     if (!viewer || viewer->state != VIEWER_OPEN)
         return;
+    if (command->ref.present && viewer->unanswered > 0)
+        viewer->unanswered--;
     switch (command->result) {
     case 0:
         answer_ack_id(worker, viewer, command->ref, command_room(command));

@@ -14,6 +14,7 @@
  *      resume.c    numbers of rooms with history, viewers that come back
  *      query.c     operators' questions           loop.c     handles, mailboxes, turns
  *      counts.c    who is online
+ *      drain.c     sending viewers away
  *
  * Threads:   the worker's thread (checked at the entries).
  */
@@ -46,7 +47,8 @@ enum {
     EVENTS_PER_TURN = 512,
     ACCEPTS_PER_TURN = 128,
     CHOKE_MS = 20, /* a lane's messages wait so long at most for the sweep of one hot room */
-    CLOSE_LINGER_MS = 3000,     /* for the peer's close and FIN */
+    CLOSE_LINGER_MS = 3000, /* for the peer's close and FIN */
+    VIEWER_UNANSWERED_MAX = UINT16_MAX,
     CONNECT_WAIT_MS = 45000,    /* Socket.IO 3+: CONNECT after the open packet */
     ACCEPT_PAUSE_MS = 100,      /* at the file limit */
     PONGS_AT_ONCE_BYTES = 4096, /* answered one by one; past it only the newest ping is */
@@ -106,7 +108,8 @@ struct viewer {
     struct peer *peer;   /* its address; NULL where addresses have no bound of connections */
     struct grant *grant; /* what its ticket allows; NULL: everything (auth.mode = open) */
     struct map_node user_node;
-    uint64_t id;
+    uint64_t id : 48;
+    uint64_t unanswered : 16; /* sends on their way through the broker that await their ack */
     uint32_t slot;
     uint32_t opened_ms;
     uint32_t due_ms; /* of the timer */
@@ -191,6 +194,19 @@ _Static_assert(offsetof(struct room, name) + 10 + sizeof(size_t) <= 96,
 
 enum { ONLINE_UNKNOWN = UINT32_MAX };
 
+/* How viewers are being sent away: a walk over the slots, at the pace of the node. */
+struct farewell {
+    bool active;
+    bool shed;  /* a share only */
+    bool hurry; /* the time is up: all at once */
+    bool last;  /* after it: until no connection is left */
+    bool told;
+    struct drain_order order;
+    uint32_t at;     /* slot where the walk stands */
+    uint32_t wanted; /* shed: viewers that are yet to be chosen … */
+    uint32_t unseen; /* … among so many that the walk has not come by */
+};
+
 struct worker {
     struct worker_setup setup;
     struct conf *conf;
@@ -213,9 +229,13 @@ struct worker {
     uv_poll_t viewers_poll;
     uv_poll_t *listeners;
     uv_timer_t accept_pause;
+    uv_timer_t farewell_timer;
+    struct farewell farewell;
     bool accepting;
-    bool stopping;
-    bool stopped;
+    bool ramp_token;  /* taken for a connection that is yet to come */
+    bool draining;    /* /healthz says 503 */
+    bool refusing;    /* handshakes are answered 503 */
+    bool handed_over; /* another process accepts */
     int epoll_fd;
     int spare_fd;
     struct peers peers;
@@ -370,6 +390,8 @@ uint32_t segment_frame_bytes(const struct viewer *viewer);
 void welcome(struct worker *worker, struct viewer *viewer, const struct head *head);
 void welcome_refuse(struct worker *worker, struct viewer *viewer, enum handshake_result result,
                     const char *code, const char *message);
+/* To who has not even asked yet: the node stops. */
+void welcome_refuse_draining(struct worker *worker, struct viewer *viewer);
 void welcome_opening(const struct worker *worker, const struct viewer *viewer,
                      struct opening *opening, char *connection, char *user);
 
@@ -488,6 +510,12 @@ void turn_away(struct worker *worker, int fd, enum handshake_result result, bool
 /* listener.c */
 int listeners_start(struct worker *worker);
 void listeners_stop(struct worker *worker);
+/* Answers 503 to what still waits for accept, then stops: closing a listener resets its queue. */
+void listeners_finish(struct worker *worker);
+
+/* drain.c */
+void drain_obey(struct worker *worker, const struct drain_order *order);
+void drain_on_timer(uv_timer_t *timer);
 
 /* users.c */
 struct found {

@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { RAMP_PAUSE_MS = 10, RAMP_BURSTS = 20, RAMP_RATE_MOST = 100000 };
+
 static void on_acceptable(uv_poll_t *poll, int status, int events);
 
 static void resume_accepting(uv_timer_t *timer)
@@ -23,11 +25,11 @@ static void resume_accepting(uv_timer_t *timer)
 }
 
 /* A ready listener that can't be served would make the loop spin: it is left alone for a moment. */
-static void pause_accepting(struct worker *worker)
+static void pause_accepting(struct worker *worker, uint32_t ms)
 {
     for (uint32_t i = 0; i < worker->setup.listener_count; i++)
         uv_poll_stop(&worker->listeners[i]);
-    uv_timer_start(&worker->accept_pause, resume_accepting, ACCEPT_PAUSE_MS, 0);
+    uv_timer_start(&worker->accept_pause, resume_accepting, ms, 0);
 }
 
 /* At the file limit: the spare descriptor lets one connection be told so, rather than wait for nothing. Returns false when accepting must pause. */
@@ -103,6 +105,23 @@ static void take_in(struct worker *worker, int fd, const struct sockaddr_storage
     }
 }
 
+/* Whether the start-up ramp lets one more connection in now; the others wait in the backlog. A token whose connection did not come is kept. */
+static bool ramp_allows(struct worker *worker)
+{
+    const struct conf *conf = worker->conf;
+    if (conf->server.ramp_ms == 0 || worker->ramp_token)
+        return true;
+    uint64_t now = clock_ms();
+    uint64_t since = now - worker->setup.started_ms;
+    if (since >= conf->server.ramp_ms)
+        return true;
+    uint64_t rate = conf->server.ramp_rate * (1 + since / 1000);
+    uint32_t per = rate < RAMP_RATE_MOST ? (uint32_t)rate : RAMP_RATE_MOST;
+    worker->ramp_token = bucket_take_shared(worker->setup.ramp, (uint32_t)now, per, 1000,
+                                            most(per / RAMP_BURSTS, 1)) == 0;
+    return worker->ramp_token;
+}
+
 static void on_acceptable(uv_poll_t *poll, int status, int events)
 {
     struct worker *worker = poll->data;
@@ -112,10 +131,16 @@ static void on_acceptable(uv_poll_t *poll, int status, int events)
         return;
     worker->now_ms = (uint32_t)uv_now(&worker->loop);
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+        if (!ramp_allows(worker)) {
+            metric_add(&worker->metrics.ramp_pauses, 1);
+            pause_accepting(worker, RAMP_PAUSE_MS);
+            return;
+        }
         struct sockaddr_storage address = {0};
         socklen_t len = sizeof(address);
         int fd = accept4(listener, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
+            worker->ramp_token = false;
             take_in(worker, fd, &address);
             continue;
         }
@@ -126,7 +151,7 @@ static void on_acceptable(uv_poll_t *poll, int status, int events)
         metric_add(&worker->metrics.accept_errors, 1);
         bool at_limit = errno == EMFILE || errno == ENFILE;
         if (!at_limit || !turn_away_with_spare(worker, listener)) {
-            pause_accepting(worker);
+            pause_accepting(worker, ACCEPT_PAUSE_MS);
             return;
         }
     }
@@ -167,4 +192,17 @@ void listeners_stop(struct worker *worker)
     if (worker->spare_fd >= 0)
         close(worker->spare_fd);
     worker->spare_fd = -1;
+}
+
+void listeners_finish(struct worker *worker)
+{
+    for (uint32_t i = 0; worker->accepting && i < worker->setup.listener_count; i++) {
+        int fd;
+        while ((fd = accept4(worker->setup.listeners[i], NULL, NULL,
+                             SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+            metric_add(&worker->metrics.accepted, 1);
+            turn_away(worker, fd, HANDSHAKE_DRAINING, true);
+        }
+    }
+    listeners_stop(worker);
 }

@@ -12,7 +12,6 @@
 
 enum {
     EXPIRE_EVERY_MS = 1000,
-    STOP_SLICE = 1000,
     TRIM_LEAST_VIEWERS = 1000,
     MESSAGES_PER_TURN = 4096,
     ADDRESSES_PER_TICK = 4096 /* idle ones that are looked at, to be forgotten */
@@ -141,31 +140,6 @@ static void give_memory_back(struct worker *worker)
     malloc_trim(0);
 }
 
-/* One slice of the farewell; the rest follows in the next tick. */
-static void stop_some(struct worker *worker)
-{
-    /* All are told within half of the time that there is; the other half is for their last bytes. */
-    uint32_t ticks = most(worker->conf->drain.timeout_ms / 2 / TICK_MS, 1);
-    uint32_t left = most(STOP_SLICE, worker->slot_cap / ticks + 1);
-    for (uint32_t i = 0; i < worker->slot_cap && left > 0; i++) {
-        struct viewer *viewer = worker->slots[i];
-        if (((uintptr_t)viewer & 1) || viewer->state >= VIEWER_CLOSING)
-            continue;
-        left--;
-        struct notice goodbye = {.kind = NOTICE_GOODBYE,
-                                 .reason = "drain",
-                                 .retry_after_ms = 500 + worker_random(worker) % 4500};
-        if (viewer->state == VIEWER_OPEN)
-            reply_notice(worker, viewer, &goodbye);
-        viewer_close(worker, viewer, CLOSE_DRAIN);
-    }
-    if (worker->viewer_count == 0 && !worker->stopped) {
-        worker->stopped = true;
-        merge_post_all(worker);
-        tell_kind(worker, COMMAND_STOPPED, NULL);
-    }
-}
-
 static void on_tick(uv_timer_t *timer)
 {
     struct worker *worker = timer->data;
@@ -196,8 +170,6 @@ static void on_tick(uv_timer_t *timer)
     resume_tick(worker);
     peers_expire(&worker->peers, worker->now_ms, ADDRESSES_PER_TICK);
     pulse_tick(worker);
-    if (worker->stopping)
-        stop_some(worker);
 }
 
 static void on_viewers(uv_poll_t *poll, int status, int events)
@@ -243,6 +215,7 @@ static void on_exit_command(struct worker *worker)
     uv_close((uv_handle_t *)&worker->gather_timer, NULL);
     uv_close((uv_handle_t *)&worker->merge_timer, NULL);
     uv_close((uv_handle_t *)&worker->accept_pause, NULL);
+    uv_close((uv_handle_t *)&worker->farewell_timer, NULL);
     uv_close((uv_handle_t *)&worker->viewers_poll, NULL);
 }
 
@@ -281,9 +254,9 @@ static void on_command(struct worker *worker, struct command *command)
         query_answer(worker, command->object);
         tell_kind(worker, COMMAND_QUERY_DONE, command->object);
         break;
-    case COMMAND_STOP:
-        worker->stopping = true;
-        listeners_stop(worker);
+    case COMMAND_DRAIN:
+        drain_obey(worker, command->object);
+        free(command->object);
         break;
     case COMMAND_EXIT:
         on_exit_command(worker);
@@ -374,12 +347,14 @@ static int start_handles(struct worker *worker)
     uv_timer_init(loop, &worker->gather_timer);
     uv_timer_init(loop, &worker->accept_pause);
     merge_init(worker);
+    uv_timer_init(loop, &worker->farewell_timer);
     error = uv_poll_init(loop, &worker->viewers_poll, worker->epoll_fd);
     if (error)
         return error;
     uv_poll_start(&worker->viewers_poll, UV_READABLE, on_viewers);
     worker->wake.data = worker->turn.data = worker->busy.data = worker->tick.data = worker;
-    worker->gather_timer.data = worker->accept_pause.data = worker->viewers_poll.data = worker;
+    worker->gather_timer.data = worker->accept_pause.data = worker->viewers_poll.data =
+        worker->farewell_timer.data = worker;
     return listeners_start(worker);
 }
 

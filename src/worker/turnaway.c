@@ -38,7 +38,11 @@ static const struct answer *answer_of(enum handshake_result result)
         "too many new connections at this node (limits.handshake_rate)", 5};
     static const struct answer full = {"503 Service Unavailable", "unavailable",
                                        "this node can take no more", 5};
+    static const struct answer draining = {"503 Service Unavailable", "unavailable",
+                                           "this node stops; come back to another one", 5};
     switch (result) {
+    case HANDSHAKE_DRAINING:
+        return &draining;
     case HANDSHAKE_ADDRESS_FULL:
         return &address_full;
     case HANDSHAKE_ADDRESS_RATE:

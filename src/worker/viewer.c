@@ -129,7 +129,7 @@ struct viewer *viewer_create(struct worker *worker, int fd, struct peer *peer)
     }
     viewer->fd = fd;
     viewer->state = VIEWER_HANDSHAKE;
-    viewer->id = ++worker->next_id;
+    viewer->id = ++worker->next_id & ((UINT64_C(1) << 48) - 1);
     viewer->opened_ms = worker->now_ms;
     viewer->written_ms = worker->now_ms;
     list_init(&viewer->link);
@@ -227,7 +227,7 @@ void viewer_connection_id(const struct worker *worker, const struct viewer *view
                           char out[CONNECTION_ID_LEN + 1])
 {
     snprintf(out, CONNECTION_ID_LEN + 1, "%08x%02x%010" PRIx64, worker->setup.connection_seed,
-             worker->setup.index, viewer->id & 0xffffffffffu);
+             worker->setup.index, (uint64_t)viewer->id & 0xffffffffffu);
 }
 
 struct bytes viewer_user(const struct worker *worker, const struct viewer *viewer,

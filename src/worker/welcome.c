@@ -75,6 +75,12 @@ void welcome_refuse(struct worker *worker, struct viewer *viewer, enum handshake
     buf_fini(&body);
 }
 
+void welcome_refuse_draining(struct worker *worker, struct viewer *viewer)
+{
+    welcome_refuse(worker, viewer, HANDSHAKE_DRAINING, "unavailable",
+                   "this node stops; come back to another one");
+}
+
 static void keep_text(struct bytes raw, char *out, size_t cap)
 {
     ssize_t len = query_decode(raw, out, cap - 1);
@@ -332,15 +338,16 @@ static bool refuse_origin(struct worker *worker, struct viewer *viewer, const st
 static bool refuse_if_full(struct worker *worker, struct viewer *viewer,
                            const struct wishes *wishes)
 {
-    enum handshake_result result = worker->stopping ? HANDSHAKE_DRAINING : HANDSHAKE_FULL;
-    if (!worker->stopping && !is_full(worker))
+    enum handshake_result result = worker->refusing ? HANDSHAKE_DRAINING : HANDSHAKE_FULL;
+    if (!worker->refusing && !is_full(worker))
         return false;
     if (wishes->adapter == &adapter_native && wishes->refuse_close)
-        refuse_by_close(worker, viewer, wishes, result, worker->stopping ? "drain" : "full");
+        refuse_by_close(worker, viewer, wishes, result, worker->refusing ? "drain" : "full");
+    else if (worker->refusing)
+        welcome_refuse_draining(worker, viewer);
     else
         welcome_refuse(worker, viewer, result, "unavailable",
-                       worker->stopping ? "this node stops; come back to another one"
-                                        : "this node is full (limits.connections)");
+                       "this node is full (limits.connections)");
     return true;
 }
 
@@ -478,8 +485,8 @@ void welcome(struct worker *worker, struct viewer *viewer, const struct head *he
         if (!bytes_is(head->method, "GET") && !bytes_is(head->method, "HEAD"))
             refuse_upgrade(worker, viewer, 405);
         else
-            answer_http(worker, viewer, worker->stopping ? HANDSHAKE_DRAINING : HANDSHAKE_HEALTH,
-                        worker->stopping ? BYTES_LIT("draining\n") : BYTES_LIT("ok\n"),
+            answer_http(worker, viewer, worker->draining ? HANDSHAKE_DRAINING : HANDSHAKE_HEALTH,
+                        worker->draining ? BYTES_LIT("draining\n") : BYTES_LIT("ok\n"),
                         bytes_is(head->method, "HEAD"));
         return;
     }

@@ -28,7 +28,7 @@ enum command_kind {
     COMMAND_CLOSE,  /* viewer; result: enum close_reason */
     COMMAND_CONF,   /* object: struct conf with a reference for the worker */
     COMMAND_QUERY,  /* object: struct worker_query */
-    COMMAND_STOP,   /* say goodbye to all viewers, close, then answer COMMAND_STOPPED */
+    COMMAND_DRAIN,  /* object: struct drain_order, freed by the worker */
     COMMAND_EXIT,   /* close every handle and end the thread */
     COMMAND_MERGED, /* a COMMAND_MERGE comes back with its result, when somebody waits for it */
     /* worker to node */
@@ -44,7 +44,29 @@ enum command_kind {
     COMMAND_COUNTS, /* payload: records {i32 viewers more or less, u8 length, name of the room} */
     COMMAND_EVENT, /* result: enum event_kind, id: for how long it has been open (ms); text: room, packed struct event, user */
     COMMAND_QUERY_DONE,
-    COMMAND_STOPPED
+    COMMAND_DRAINED, /* id: serial of the order; nobody is left to be sent away */
+    COMMAND_STOPPED  /* after DRAIN_LAST: no connection is left */
+};
+
+/* Steps of a drain. A worker may be told to skip some. */
+enum drain_step {
+    DRAIN_NOTICE,    /* /healthz says 503, all else is as ever */
+    DRAIN_REFUSE,    /* handshakes are answered 503 */
+    DRAIN_HAND_OVER, /* another process accepts: listeners close, who was accepted here is served */
+    DRAIN_FAREWELL,  /* viewers are closed at the rate, then COMMAND_DRAINED */
+    DRAIN_SHED,      /* the same for a share of them; the worker serves on */
+    DRAIN_HURRY,     /* those that are left are closed at once */
+    DRAIN_LAST       /* what waits for accept or shakes hands gets its 503, then COMMAND_STOPPED */
+};
+
+struct drain_order {
+    enum drain_step step;
+    uint64_t serial;    /* FAREWELL, SHED */
+    uint64_t since_ms;  /* of clock_ms(): the rate counts from then, and … */
+    uint64_t base;      /* … from this value of worker_setup.farewells */
+    uint32_t rate;      /* closes a second of all workers together */
+    uint32_t spread_ms; /* viewers are told to come back within so long */
+    uint32_t share;     /* SHED: millionths */
 };
 
 /* Sends of one room and merged type. */
@@ -181,6 +203,9 @@ struct worker_setup {
     _Atomic uint32_t *connections;             /* of the whole node, shared by all workers */
     const _Atomic uint32_t *connections_limit; /* may change when the conf is reloaded */
     _Atomic uint32_t *handshakes; /* the node's bucket of new connections (bucket_take_shared) */
+    _Atomic uint32_t *ramp;       /* the same of the start-up ramp */
+    uint64_t started_ms;          /* of clock_ms(): the ramp's beginning */
+    _Atomic uint64_t *farewells;  /* viewers sent away at the rate so far, by all workers */
     uint32_t partings; /* refused connections that may wait for their peer's end; at least 1 */
     struct mailbox *node_mailbox;
     void (*wake_node)(void *ctx); /* thread-safe */

@@ -38,6 +38,7 @@ static void paths__lead_to_their_ops(void **state)
         {"GET", "/v1/users/bob/connections", "connections bob"},
         {"GET", "/v1/users/a%2Fb%20c+d/connections", "connections a/b c+d"},
         {"DELETE", "/v1/users/bob/connections", "kick bob"},
+        {"POST", "/v1/drain", "drain bytes=0"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         const char *answer = site_get(site, cases[i].method, cases[i].path, "");

@@ -78,6 +78,11 @@ static void on_config(void *ctx, struct admin_request *request)
     take(ctx, request, "config");
 }
 
+static void on_drain(void *ctx, struct admin_request *request, struct bytes body)
+{
+    take(ctx, request, "drain bytes=%zu", body.len);
+}
+
 static void on_health(void *ctx, struct admin_request *request, bool ready)
 {
     take(ctx, request, ready ? "ready" : "health");
@@ -97,6 +102,7 @@ static const struct admin_ops ops = {
     .kick = on_kick,
     .config = on_config,
     .health = on_health,
+    .drain = on_drain,
     .metrics = on_metrics,
 };
 

@@ -222,6 +222,9 @@ export class Halley {
         const set = {
             'server.listen': `${self.host}:${self.port}`,
             'admin.listen': `127.0.0.1:${self.adminPort}`,
+            'drain.notice': 0, // no load balancer has to notice
+            'drain.rate': 100000,
+            'drain.timeout': '10s',
             ...(options.workers ? { 'server.workers': options.workers } : {}),
             ...(options.redis ? { 'broker.url': options.redis.url } : {}),
             ...(options.set || {}),

@@ -112,6 +112,9 @@ class Halley:
             "server.listen": f"{host}:{self.port}",
             "admin.listen": f"127.0.0.1:{self.admin_port}",
             "server.workers": workers,
+            "drain.notice": 0,  # no load balancer has to notice
+            "drain.rate": 100000,
+            "drain.timeout": "10s",
             **(options or {}),
         }
         command = [HALLEY_BIN]
