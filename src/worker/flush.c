@@ -96,7 +96,9 @@ static enum gather fell_behind(struct worker *worker, struct viewer *viewer,
     int encoding = (int)viewer_adapter(viewer)->encoding;
     uint32_t count = halley_lanes_catch_up(lanes, &worker->policies[lane], lane, encoding,
                                            worker->now_ms, cursor);
-    viewer->skipped += count;
+    struct terms *terms = terms_of(worker, viewer);
+    if (terms)
+        terms->skipped += count;
     metric_add(&worker->metrics.drops[DROP_SKIPPED][lane], count);
     struct notice notice = {
         .kind = NOTICE_SKIPPED, .room = room, .lane = (enum lane)lane, .count = count};

@@ -44,18 +44,21 @@ struct refusal {
 static bool is_abuse(struct worker *worker, struct viewer *viewer, enum error_code code)
 {
     const struct conf *conf = worker->conf;
+    struct terms *terms = terms_of(worker, viewer);
+    if (!terms)
+        return false;
     switch (code) {
     case ERROR_BAD_MESSAGE:
     case ERROR_BAD_NAME:
     case ERROR_TOO_LARGE:
     case ERROR_UNKNOWN_TYPE:
-        return bucket_take(&viewer->bad_rate, worker->now_ms, conf->limits.bad_messages, 60000,
+        return bucket_take(&terms->bad_rate, worker->now_ms, conf->limits.bad_messages, 60000,
                            conf->limits.bad_messages) > 0;
     case ERROR_NOT_IN_ROOM:
     case ERROR_FORBIDDEN:
     case ERROR_RATE_LIMITED:
     case ERROR_TOO_MANY_ROOMS:
-        return bucket_take(&viewer->refused_rate, worker->now_ms, conf->limits.refused_messages,
+        return bucket_take(&terms->refused_rate, worker->now_ms, conf->limits.refused_messages,
                            60000, conf->limits.refused_messages) > 0;
     default:
         return false;
@@ -81,7 +84,7 @@ static bool judge_join(struct worker *worker, struct viewer *viewer, struct byte
                        struct refusal *refusal)
 {
     const struct conf *conf = worker->conf;
-    if (!grant_allows_room(viewer->grant, room)) {
+    if (!grant_allows_room(viewer_terms(viewer)->grant, room)) {
         *refusal = (struct refusal){ERROR_FORBIDDEN, "the ticket does not allow this room", 0};
         return false;
     }
@@ -160,9 +163,12 @@ static void leave(struct worker *worker, struct viewer *viewer, const struct int
 static uint32_t take_type_rate(struct worker *worker, struct viewer *viewer,
                                const struct conf_type *type)
 {
-    size_t before = rates_bytes(viewer->rates);
-    uint32_t wait = rates_take(&viewer->rates, worker->conf, type, worker->now_ms);
-    worker->rates_bytes += rates_bytes(viewer->rates) - before; /* modulo 2^64: may shrink too */
+    struct terms *terms = type->rate > 0 ? terms_of(worker, viewer) : viewer->terms;
+    if (!terms)
+        return type->rate > 0 ? 1000 : 0; /* no memory to count with */
+    size_t before = rates_bytes(terms->rates);
+    uint32_t wait = rates_take(&terms->rates, worker->conf, type, worker->now_ms);
+    worker->terms_bytes += rates_bytes(terms->rates) - before; /* modulo 2^64: may shrink too */
     return wait;
 }
 
@@ -202,7 +208,7 @@ static bool judge_send(struct worker *worker, struct send *send, struct refusal 
         refusal->text = unknown ? "no such message type" : "viewers may not send this type";
         return false;
     }
-    if (!grant_allows_type(viewer->grant, intent->type)) {
+    if (!grant_allows_type(viewer_terms(viewer)->grant, intent->type)) {
         refusal->code = ERROR_FORBIDDEN;
         refusal->text = "the ticket does not allow sending this type";
         return false;

@@ -83,6 +83,18 @@ struct extras {
     size_t counted;                  /* bytes counted in memory_queues */
 };
 
+/* On what terms a viewer is here, and what became of them: most idle viewers of an open gateway have none. Made when first needed, goes with
+ * the viewer. */
+struct terms {
+    struct peer *peer;          /* its address; NULL where addresses have no bound of connections */
+    struct grant *grant;        /* what its ticket allows; NULL: everything (auth.mode = open) */
+    struct rates *rates;        /* of types with a rate; NULL until one is sent */
+    uint32_t expires_s;         /* its ticket, Unix time; 0: never */
+    struct bucket bad_rate;     /* limits.bad_messages */
+    struct bucket refused_rate; /* limits.refused_messages */
+    uint32_t skipped;           /* messages that it lost by lagging */
+};
+
 struct viewer {
     int fd;
     uint8_t state : 3;    /* enum viewer_state; written by viewer_set_state() alone */
@@ -103,10 +115,8 @@ struct viewer {
     struct extras *extras;
     struct member *members;
     struct member *marked; /* on worker->dirty: its room has something for the viewer; or NULL */
-    struct rates *rates;   /* of types with a rate; NULL until one is sent */
     char *user; /* NULL: guest-<connection>; behind its NUL the session, where there is one */
-    struct peer *peer;   /* its address; NULL where addresses have no bound of connections */
-    struct grant *grant; /* what its ticket allows; NULL: everything (auth.mode = open) */
+    struct terms *terms; /* NULL: none */
     struct map_node user_node;
     uint64_t id : 48;
     uint64_t unanswered : 16; /* sends on their way through the broker that await their ack */
@@ -119,10 +129,6 @@ struct viewer {
     struct halley_pulse pulse;
     struct bucket message_rate;
     struct bucket join_rate;
-    struct bucket bad_rate;
-    struct bucket refused_rate;
-    uint32_t expires_s; /* of its ticket, Unix time; 0: never */
-    uint32_t skipped;
     uint32_t all_cursor[HALLEY_LANES];
 };
 
@@ -142,7 +148,7 @@ struct member {
     };
 };
 
-_Static_assert(sizeof(struct viewer) <= 216,
+_Static_assert(sizeof(struct viewer) <= 184,
                "a viewer's byte budget: what one chunk of malloc holds");
 _Static_assert(sizeof(struct member) <= 40, "a membership's byte budget");
 
@@ -255,7 +261,7 @@ struct worker {
     uint32_t free_slot; /* head of the free list kept in the slots themselves; INT32_MAX: none */
     uint32_t viewer_count;
     uint32_t peak_viewers; /* since memory was last given back */
-    uint64_t rates_bytes;  /* of all viewers' rates */
+    uint64_t terms_bytes;  /* of all viewers' terms and rates */
     struct grants grants;
     uint64_t inquiries; /* made so far: the number of the last one */
     uint64_t next_id;
@@ -328,7 +334,15 @@ static inline struct member *room_at(const struct room *room, uint32_t index)
     return room->cap ? room->members.list[index] : room->members.one;
 }
 
+/* The viewer's terms; where it has none, some that grant everything. */
+static inline const struct terms *viewer_terms(const struct viewer *viewer)
+{
+    static const struct terms none;
+    return viewer->terms ? viewer->terms : &none;
+}
+
 /* viewer.c */
+struct terms *terms_of(struct worker *worker, struct viewer *viewer); /* NULL: out of memory */
 /* peer: what the connection is counted in, or NULL; the viewer gives it back. */
 struct viewer *viewer_create(struct worker *worker, int fd, struct peer *peer);
 void viewer_set_state(struct worker *worker, struct viewer *viewer, enum viewer_state state);

@@ -115,7 +115,7 @@ static void update_gauges(struct worker *worker)
                (uint64_t)worker->viewer_count * sizeof(struct viewer) +
                    worker->slot_cap * sizeof(struct viewer *) +
                    metric_get(&worker->metrics.memberships) * sizeof(struct member) +
-                   worker->rates_bytes);
+                   worker->terms_bytes);
     metric_set(&worker->metrics.memory_tickets, worker->grants.bytes);
     metric_set(&worker->metrics.memory_codec, codec_pool_bytes(worker->codecs));
     metric_set(&worker->metrics.addresses, worker->peers.map.count);

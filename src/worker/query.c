@@ -60,7 +60,7 @@ static void describe(struct worker *worker, const struct viewer *viewer, struct 
         peer, worker->now_ms - viewer->opened_ms, worker->now_ms - viewer->beat.heard_ms,
         worker->now_ms - viewer->written_ms, info.tcpi_rtt / 1000, info.tcpi_rtt % 1000,
         info.tcpi_snd_mss, viewer->blocked ? "true" : "false", viewer->passive ? "true" : "false",
-        outbox_pending(viewer), viewer->skipped);
+        outbox_pending(viewer), viewer_terms(viewer)->skipped);
     struct bytes session = bytes_str(viewer_session(viewer));
     if (session.len > 0) {
         out->len -= sizeof("\"rooms\":[") - 1;

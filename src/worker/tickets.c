@@ -38,9 +38,11 @@ static void inquiry_drop(struct worker *worker, struct viewer *viewer)
 void tickets_forget(struct worker *worker, struct viewer *viewer)
 {
     inquiry_drop(worker, viewer);
-    grants_release(&worker->grants, viewer->grant);
-    viewer->grant = NULL;
-    viewer->expires_s = 0;
+    if (!viewer->terms)
+        return;
+    grants_release(&worker->grants, viewer->terms->grant);
+    viewer->terms->grant = NULL;
+    viewer->terms->expires_s = 0;
 }
 
 /* Keeps the inquiry on the viewer while the node is asked; it is moved out of the caller's. */
@@ -153,9 +155,12 @@ static bool take_pass(struct worker *worker, struct viewer *viewer, struct inqui
     if (inquiry->use != TICKET_REFRESH &&
         !viewer_set_user(viewer, inquiry->pass.user, session_of(viewer, inquiry)))
         return false;
-    grants_release(&worker->grants, viewer->grant);
-    viewer->grant = inquiry->pass.grant;
-    viewer->expires_s = inquiry->pass.expires_s;
+    struct terms *terms = terms_of(worker, viewer);
+    if (!terms)
+        return false;
+    grants_release(&worker->grants, terms->grant);
+    terms->grant = inquiry->pass.grant;
+    terms->expires_s = inquiry->pass.expires_s;
     inquiry->pass.grant = NULL;
     return true;
 }
@@ -237,7 +242,7 @@ static void leave_forbidden_rooms(struct worker *worker, struct viewer *viewer)
     for (struct member *member = viewer->members; member; member = next) {
         next = member->next;
         struct bytes room = bytes_of(member->room->name, member->room->name_len);
-        if (grant_allows_room(viewer->grant, room))
+        if (grant_allows_room(viewer_terms(viewer)->grant, room))
             continue;
         struct reply reply = {.kind = REPLY_ERROR,
                               .room = room,
@@ -449,7 +454,7 @@ void tickets_connect(struct worker *worker, struct viewer *viewer, struct bytes 
         return; /* a second CONNECT while the first one waits */
     if (extras && extras->refused)
         welcome_refuse_connect(worker, viewer);
-    else if (viewer->grant || worker->conf->auth.mode == AUTH_OPEN)
+    else if (viewer_terms(viewer)->grant || worker->conf->auth.mode == AUTH_OPEN)
         intents_connected(worker, viewer);
     else
         present(worker, viewer, &inquiry, ticket);
@@ -513,10 +518,11 @@ static void close_expired(struct worker *worker, struct viewer *viewer)
 uint32_t tickets_left_ms(const struct worker *worker, const struct viewer *viewer)
 {
     const struct conf *conf = worker->conf;
-    if (viewer->expires_s == 0 || conf->auth.mode == AUTH_OPEN)
+    uint32_t expires_s = viewer_terms(viewer)->expires_s;
+    if (expires_s == 0 || conf->auth.mode == AUTH_OPEN)
         return UINT32_MAX;
     uint64_t now = clock_unix_ms();
-    uint64_t end = viewer->expires_s * UINT64_C(1000) + conf->auth.grace_ms;
+    uint64_t end = expires_s * UINT64_C(1000) + conf->auth.grace_ms;
     if (now >= end)
         return 0;
     return end - now < LOOK_AGAIN_MS ? (uint32_t)(end - now) : LOOK_AGAIN_MS;

@@ -83,7 +83,9 @@ static void queue_frame(struct worker *worker, struct viewer *viewer, enum lane 
     size_t bound = worker->conf->limits.private_bytes / (disconnect ? 1 : 2);
     if (outbox_pending(viewer) + frame.len > bound) {
         metric_add(&worker->metrics.drops[DROP_PRIVATE][lane], 1);
-        viewer->skipped++;
+        struct terms *terms = terms_of(worker, viewer);
+        if (terms)
+            terms->skipped++;
         if (disconnect)
             viewer_close(worker, viewer, CLOSE_TOO_SLOW);
         return;

@@ -119,6 +119,29 @@ void viewer_set_state(struct worker *worker, struct viewer *viewer, enum viewer_
         metric_add(gauge, 1);
 }
 
+struct terms *terms_of(struct worker *worker, struct viewer *viewer)
+{
+    if (viewer->terms)
+        return viewer->terms;
+    viewer->terms = calloc(1, sizeof(struct terms));
+    if (viewer->terms)
+        worker->terms_bytes += sizeof(struct terms);
+    return viewer->terms;
+}
+
+/* Its grant was given back before. */
+static void terms_free(struct worker *worker, struct viewer *viewer)
+{
+    struct terms *terms = viewer->terms;
+    if (!terms)
+        return;
+    worker->terms_bytes -= sizeof(*terms) + rates_bytes(terms->rates);
+    rates_free(terms->rates);
+    peers_leave(&worker->peers, terms->peer);
+    free(terms);
+    viewer->terms = NULL;
+}
+
 struct viewer *viewer_create(struct worker *worker, int fd, struct peer *peer)
 {
     require_own_thread(worker);
@@ -139,13 +162,16 @@ struct viewer *viewer_create(struct worker *worker, int fd, struct peer *peer)
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
                                 .data.ptr = viewer};
     worker->viewer_count++;
-    if (epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
+    if ((peer && !terms_of(worker, viewer)) ||
+        epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
         worker->viewer_count--;
         slot_give(worker, viewer);
+        terms_free(worker, viewer);
         free(viewer);
         return NULL;
     }
-    viewer->peer = peer;
+    if (peer)
+        viewer->terms->peer = peer;
     atomic_fetch_add_explicit(worker->setup.connections, 1, memory_order_relaxed);
     metric_add(&worker->metrics.handshaking, 1);
     viewer_set_timer(worker, viewer, worker->conf->limits.head_timeout_ms);
@@ -189,12 +215,8 @@ void viewer_destroy(struct worker *worker, struct viewer *viewer)
     codec_detach(worker->codecs, &viewer->codec);
     tickets_forget(worker, viewer);
     extras_free(worker, viewer);
-    worker->rates_bytes -= rates_bytes(viewer->rates);
-    rates_free(viewer->rates);
-    viewer->rates = NULL;
+    terms_free(worker, viewer);
     free(viewer->user);
-    peers_leave(&worker->peers, viewer->peer);
-    viewer->peer = NULL;
     pulse_end(worker, viewer);
     viewer->user = NULL;
     segment_end(worker, viewer);
