@@ -11,7 +11,7 @@
  *      users.c     all connections of one user
  *      pulse.c     intervals that networks allow  segment.c  TCP segments that frames are to fit
  *      events.c    what backends want to hear of viewers
- *      resume.c    numbers of rooms with history, viewers that come back
+ *      tide.c      numbers of rooms with history    resume.c  viewers that come back
  *      query.c     operators' questions           loop.c     handles, mailboxes, turns
  *      counts.c    who is online
  *      drain.c     sending viewers away

@@ -144,16 +144,6 @@ static enum placed place(struct worker *worker, struct resume *resume, const str
     return placed;
 }
 
-static struct tide *tide_of(const struct worker *worker, const struct room *room)
-{
-    for (struct map_node *at = map_chain(&worker->tides, room->node.hash); at; at = at->next) {
-        struct tide *tide = CONTAINER_OF(at, struct tide, node);
-        if (tide->room == room)
-            return tide;
-    }
-    return NULL;
-}
-
 void resume_tell_stand(const struct worker *worker, const struct room *room, struct reply *joined)
 {
     const struct tide *tide = tide_of(worker, room);
@@ -423,8 +413,7 @@ static struct replay *replay_create(struct worker *worker, struct tide_lane *tid
     return NULL;
 }
 
-/* Those who still read the older one go on with it. */
-static void set_replay(struct worker *worker, struct tide_lane *tide, struct replay *replay)
+void resume_set_replay(struct worker *worker, struct tide_lane *tide, struct replay *replay)
 {
     struct replay *older = tide->replay;
     if (older && list_empty(&older->readers))
@@ -451,7 +440,7 @@ void resume_on_history(struct worker *worker, const struct command *command)
     bool usable = batch->error == 0 && batch->last.epoch == of->last.epoch;
     bool bounded = worker->replay_bytes >= worker->conf->history.replay_bytes;
     if (usable && !bounded)
-        set_replay(worker, of, replay_create(worker, of, command->lane, batch));
+        resume_set_replay(worker, of, replay_create(worker, of, command->lane, batch));
     list_init(&waiting);
     list_splice(&waiting, &of->waiting);
     while ((link = list_shift(&waiting))) {
@@ -471,119 +460,6 @@ void resume_on_history(struct worker *worker, const struct command *command)
         if (room_find(worker, name, map_hash(name.data, name.len)) != room)
             return; /* the last one left by its answer, and took the room along */
     }
-}
-
-/* ---- tides */
-
-static struct tide *tide_make(struct worker *worker, struct room *room)
-{
-    struct tide *tide = tide_of(worker, room);
-    if (tide)
-        return tide;
-    tide = calloc(1, sizeof(*tide));
-    if (!tide || map_add(&worker->tides, &tide->node, room->node.hash) != 0) {
-        free(tide);
-        return NULL;
-    }
-    tide->room = room;
-    for (int lane = 0; lane < LANE_COUNT; lane++)
-        list_init(&tide->lanes[lane].waiting);
-    metric_add(&worker->metrics.memory_rooms, sizeof(*tide));
-    return tide;
-}
-
-void tide_start(struct worker *worker, struct room *room, struct bytes points)
-{
-    struct history_point at[LANE_COUNT];
-    if (points.len != sizeof(at) || tide_of(worker, room))
-        return;
-    memcpy(at, points.data, sizeof(at));
-    for (int lane = 0; lane < LANE_COUNT; lane++) {
-        if (at[lane].epoch == 0)
-            continue;
-        struct tide *tide = tide_make(worker, room);
-        if (!tide)
-            return;
-        tide->lanes[lane].last = at[lane];
-        tide->lanes[lane].since_n = at[lane].n;
-        tide->lanes[lane].since = room_next(room)[lane];
-    }
-}
-
-void tide_end(struct worker *worker, struct room *room)
-{
-    struct tide *tide = tide_of(worker, room);
-    if (!tide)
-        return;
-    for (int lane = 0; lane < LANE_COUNT; lane++)
-        set_replay(worker, &tide->lanes[lane], NULL);
-    map_remove(&worker->tides, &tide->node);
-    metric_sub(&worker->metrics.memory_rooms, sizeof(*tide));
-    free(tide);
-}
-
-bool tide_is_repeat(const struct worker *worker, const struct room *room,
-                    const struct message *message)
-{
-    const struct tide *tide = message->point.epoch != 0 ? tide_of(worker, room) : NULL;
-    return tide && tide->lanes[message->lane].last.epoch == message->point.epoch &&
-           message->point.n <= tide->lanes[message->lane].last.n;
-}
-
-struct message *tide_gap(const struct worker *worker, const struct room *room,
-                         const struct message *message)
-{
-    char text[HISTORY_ID_MAX + 1];
-    const struct tide *tide = message->point.epoch != 0 ? tide_of(worker, room) : NULL;
-    const struct tide_lane *lane = tide ? &tide->lanes[message->lane] : NULL;
-    if (!lane || lane->gap_told || lane->last.epoch != message->point.epoch ||
-        message->point.n == lane->last.n + 1)
-        return NULL;
-    struct message_parts parts = {.id = history_id_format(message->lane, lane->last, text)};
-    struct message *gap = message_create(MESSAGE_GAP, message->room, &parts);
-    if (gap)
-        gap->lane = message->lane;
-    return gap;
-}
-
-/* Those who had more than this worker, and have not any longer. */
-static void bring_up(struct worker *worker, struct tide_lane *of, int lane)
-{
-    struct link *next;
-    for (struct link *at = of->waiting.next; at != &of->waiting; at = next) {
-        struct resume_lane *ahead = CONTAINER_OF(at, struct resume_lane, link);
-        struct resume *resume = ahead->resume;
-        next = at->next;
-        if (ahead->state != RESUME_AHEAD || resume->after[lane].n > of->last.n)
-            continue;
-        list_remove(&resume->link);
-        list_append(&worker->ripe, &resume->link);
-    }
-}
-
-void tide_appended(struct worker *worker, struct room *room, const struct message *message,
-                   uint32_t number)
-{
-    struct tide *tide = tide_of(worker, room);
-    struct history_point at = message->point;
-    if (!tide && at.epoch != 0)
-        tide = tide_make(worker, room);
-    if (!tide)
-        return;
-    struct tide_lane *of = &tide->lanes[message->lane];
-    if (message->kind == MESSAGE_GAP)
-        of->gap_told = true;
-    if (at.epoch != 0) {
-        if (at.epoch != of->last.epoch || at.n != of->last.n + 1) {
-            of->since = number;
-            of->since_n = at.n - 1;
-        }
-        of->last = at;
-        of->gap_told = false;
-    }
-    halley_framelog_mark(room->activity->lanes.log[message->lane], (uint16_t)of->last.n);
-    if (at.epoch != 0 && !list_empty(&of->waiting))
-        bring_up(worker, of, message->lane);
 }
 
 /* ---- flush */

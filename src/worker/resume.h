@@ -81,6 +81,9 @@ struct tide {
     struct tide_lane lanes[LANE_COUNT];
 };
 
+/* tide.c */
+struct tide *tide_of(const struct worker *worker,
+                     const struct room *room); /* NULL: no numbers are known */
 /* The room is live from here on; points: as of COMMAND_ROOM_LIVE. */
 void tide_start(struct worker *worker, struct room *room, struct bytes points);
 void tide_end(struct worker *worker, struct room *room);
@@ -94,6 +97,9 @@ struct message *tide_gap(const struct worker *worker, const struct room *room,
 void tide_appended(struct worker *worker, struct room *room, const struct message *message,
                    uint32_t number);
 
+/* resume.c */
+/* What the next ones read who come back; those who still read the older one go on with it. */
+void resume_set_replay(struct worker *worker, struct tide_lane *tide, struct replay *replay);
 /* Fills in where the lanes of the room stand. */
 void resume_tell_stand(const struct worker *worker, const struct room *room, struct reply *joined);
 /* The viewer joined with `after`; it is answered at once or later. fresh: it was not in before. Returns false when memory is out. */
