@@ -12,9 +12,10 @@ export const OP = { cont: 0, text: 1, binary: 2, close: 8, ping: 9, pong: 10 };
 
 // A TCP connection whose bytes and end can be waited for.
 export class RawSocket {
-    static async connect(port, { host = '127.0.0.1', localAddress, ms = 5000 } = {}) {
+    // halfOpen: its own side stays open when the peer ends (net would end it at once), so that it can still write.
+    static async connect(port, { host = '127.0.0.1', localAddress, ms = 5000, halfOpen = false } = {}) {
         const self = new RawSocket();
-        self.socket = net.connect({ port, host, localAddress, noDelay: true });
+        self.socket = net.connect({ port, host, localAddress, noDelay: true, allowHalfOpen: halfOpen });
         self.reads = 0;
         self.received = 0;
         self.ended = false;
