@@ -258,6 +258,7 @@ void events_free(struct node *node);
 
 /* queue.c */
 void queue_append(struct node *node, const struct command *command, struct publish *publish);
+
 /* merge.c, merge_up.c, merge_down.c */
 void merges_init(struct node *node);
 void merges_fini(struct node *node);
@@ -273,6 +274,16 @@ void merge_down_init(struct node *node);
 void merge_down_fini(struct node *node);
 void merge_down_put(struct node *node, const struct conf_type *type, struct message *message);
 void merge_down_tick(struct node *node, uint64_t now);
+
+/* kept.c */
+enum kept_verdict { KEPT_ADDED, KEPT_REPEAT, KEPT_OTHER, KEPT_FULL, KEPT_FAILED };
+struct kept {
+    enum kept_verdict verdict;
+    int result;      /* for dispatch_settle() */
+    struct bytes id; /* borrowed from the answer; empty where it has none */
+};
+/* Of an answer of publish.lua or queue.lua, or of none. */
+struct kept kept_read(int result, const struct broker_value *value);
 
 /* publish.c */
 /* Returns 0 when on its way (dispatch_settle() follows, or came already), or BROKER_ERR_…. */

@@ -65,25 +65,13 @@ static int in_process(struct node *node, struct publish *publish, const struct n
 static void on_done(void *owner, uint64_t token, int result, const struct broker_value *value)
 {
     struct node *node = owner;
-    struct publish *publish = (struct publish *)(uintptr_t)token;
-    struct bytes verdict = {0};
-    struct bytes id = {0};
-    if (result == BROKER_OK && value->kind == BROKER_ARRAY && value->count > 0) {
-        verdict = value->items[0].text;
-        id = value->count > 1 ? value->items[1].text : id;
-    }
-    if (bytes_is(verdict, "added")) {
-        metric_add(&node->metrics.history_added, 1);
-    } else if (bytes_is(verdict, "repeat")) {
-        metric_add(&node->metrics.history_repeats, 1);
-    } else if (bytes_is(verdict, "other")) {
-        metric_add(&node->metrics.history_duplicates, 1);
-        result = PUBLISH_ERR_DUPLICATE;
-    } else {
-        metric_add(&node->metrics.history_failed, 1);
-        result = result == BROKER_OK ? BROKER_ERR_REFUSED : result;
-    }
-    dispatch_settle(node, publish, result, id);
+    struct kept kept = kept_read(result, value);
+    metric_add(kept.verdict == KEPT_ADDED    ? &node->metrics.history_added
+               : kept.verdict == KEPT_REPEAT ? &node->metrics.history_repeats
+               : kept.verdict == KEPT_OTHER  ? &node->metrics.history_duplicates
+                                             : &node->metrics.history_failed,
+               1);
+    dispatch_settle(node, (struct publish *)(uintptr_t)token, kept.result, kept.id);
 }
 
 static int in_redis(struct node *node, struct publish *publish, const struct numbered *numbered)

@@ -17,31 +17,18 @@ enum { KEY_TEXT_MAX = CONF_ADDRESS_MAX + ROOM_NAME_MAX + USER_NAME_MAX + ROOM_NA
 static void on_appended(void *owner, uint64_t token, int result, const struct broker_value *value)
 {
     struct node *node = owner;
-    struct publish *publish = (struct publish *)(uintptr_t)token;
-    struct bytes verdict = {0};
-    struct bytes id = {0};
-    if (result == BROKER_OK && value->kind == BROKER_ARRAY && value->count > 0) {
-        verdict = value->items[0].text;
-        id = value->count > 1 ? value->items[1].text : id;
-    }
-    if (bytes_is(verdict, "added")) {
-        metric_add(&node->metrics.queued, 1);
-    } else if (bytes_is(verdict, "repeat")) {
-        metric_add(&node->metrics.queue_repeats, 1);
-    } else if (bytes_is(verdict, "other")) {
-        metric_add(&node->metrics.queue_duplicates, 1);
-        result = PUBLISH_ERR_DUPLICATE;
-    } else if (bytes_is(verdict, "full")) {
-        metric_add(&node->metrics.queue_full, 1);
-        result = PUBLISH_ERR_QUEUE_FULL;
+    struct kept kept = kept_read(result, value);
+    metric_add(kept.verdict == KEPT_ADDED    ? &node->metrics.queued
+               : kept.verdict == KEPT_REPEAT ? &node->metrics.queue_repeats
+               : kept.verdict == KEPT_OTHER  ? &node->metrics.queue_duplicates
+               : kept.verdict == KEPT_FULL   ? &node->metrics.queue_full
+                                             : &node->metrics.queue_failed,
+               1);
+    if (kept.verdict == KEPT_FULL)
         log_limited(LOG_LEVEL_WARN,
                     "a queue is full: its sends are refused until a consumer deletes entries",
                     LOG_UINT("queue.max_length", node->conf->queue.max_length));
-    } else {
-        metric_add(&node->metrics.queue_failed, 1);
-        result = result == BROKER_OK ? BROKER_ERR_REFUSED : result;
-    }
-    dispatch_settle(node, publish, result, id);
+    dispatch_settle(node, (struct publish *)(uintptr_t)token, kept.result, kept.id);
 }
 
 void queue_append(struct node *node, const struct command *command, struct publish *publish)

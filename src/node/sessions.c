@@ -59,6 +59,13 @@ struct claim {
     char text[];
 };
 
+/* Who has a session, as Redis says. */
+struct holder {
+    char node[ROOM_NAME_MAX + 1];
+    char connection[CONNECTION_MAX];
+    uint64_t came_ms;
+};
+
 static uint32_t hash_of(struct bytes user, struct bytes name)
 {
     return map_hash(user.data, user.len) * 31 + map_hash(name.data, name.len);
@@ -153,32 +160,31 @@ static struct bytes value_of(const struct node *node, const struct session *sess
     return bytes_of(text, (size_t)len);
 }
 
-/* Another holder's value, taken apart. Returns false for one that no node has written. */
-static bool read_value(struct bytes value, char holder[ROOM_NAME_MAX + 1],
-                       char connection[CONNECTION_MAX], uint64_t *came_ms)
+/* Another holder's value, taken apart. Returns false for an answer that no node has written. */
+static bool read_holder(const struct broker_value *value, struct holder *holder)
 {
     char text[VALUE_MAX];
     unsigned long long ms = 0;
-    if (value.len >= sizeof(text))
+    if (value->text.len >= sizeof(text))
         return false;
-    snprintf(text, sizeof(text), "%.*s", (int)value.len, value.data);
-    if (sscanf(text, "%64s %31s %llu", holder, connection, &ms) != 3 ||
-        !name_is_room(bytes_str(holder)) || !name_is_room(bytes_str(connection)))
+    snprintf(text, sizeof(text), "%.*s", (int)value->text.len, value->text.data);
+    if (sscanf(text, "%64s %31s %llu", holder->node, holder->connection, &ms) != 3 ||
+        !name_is_room(bytes_str(holder->node)) || !name_is_room(bytes_str(holder->connection)))
         return false;
-    *came_ms = ms;
+    holder->came_ms = ms;
     return true;
 }
 
-static void tell_replaced(struct node *node, const char *holder, const char *connection,
-                          struct bytes user, struct bytes name)
+static void tell_replaced(struct node *node, const struct holder *holder, struct bytes user,
+                          struct bytes name)
 {
     struct buf text = {0};
     BUF_LIT(&text, "{\"op\":\"replace\",\"user\":");
     json_quote(&text, user);
     buf_printf(&text, ",\"session\":\"%.*s\",\"connection\":\"%s\"}", (int)name.len, name.data,
-               connection);
+               holder->connection);
     if (!text.failed)
-        dispatch_tell(node, bytes_str(holder), buf_view(&text));
+        dispatch_tell(node, bytes_str(holder->node), buf_view(&text));
     buf_fini(&text);
 }
 
@@ -219,19 +225,16 @@ static void on_claimed(void *owner, uint64_t token, int result, const struct bro
     struct claim *claim = owner;
     struct node *node = claim->node;
     struct session *session = claimed_session(claim);
-    char holder[ROOM_NAME_MAX + 1];
-    char connection[CONNECTION_MAX];
-    uint64_t came_ms;
+    struct holder holder;
     (void)token;
     if (session && result == BROKER_OK) {
         session->claimed = true;
         plan(node, session);
     }
     /* Who had it must go, even when its successor has gone already. On this node the table has seen to that. */
-    if (result == BROKER_OK && value->kind == BROKER_TEXT &&
-        read_value(value->text, holder, connection, &came_ms) &&
-        strcmp(holder, node->conf->server.node) != 0)
-        tell_replaced(node, holder, connection, bytes_of(claim->text, claim->user_len),
+    if (result == BROKER_OK && value->kind == BROKER_TEXT && read_holder(value, &holder) &&
+        strcmp(holder.node, node->conf->server.node) != 0)
+        tell_replaced(node, &holder, bytes_of(claim->text, claim->user_len),
                       bytes_of(claim->text + claim->user_len, claim->name_len));
     free(claim);
 }
@@ -263,16 +266,14 @@ static void on_renewed(void *owner, uint64_t token, int result, const struct bro
     struct claim *claim = owner;
     struct node *node = claim->node;
     struct session *session = claimed_session(claim);
-    char holder[ROOM_NAME_MAX + 1];
-    char connection[CONNECTION_MAX];
-    uint64_t came_ms = 0;
+    struct holder holder;
     (void)token;
     free(claim);
     if (!session || result != BROKER_OK || value->text.len == 0)
         return;
-    if (read_value(value->text, holder, connection, &came_ms) &&
-        (came_ms > session->came_ms ||
-         (came_ms == session->came_ms && strcmp(connection, session->connection) > 0))) {
+    if (read_holder(value, &holder) && (holder.came_ms > session->came_ms ||
+                                        (holder.came_ms == session->came_ms &&
+                                         strcmp(holder.connection, session->connection) > 0))) {
         close_holder(node, session); /* the order to do so was lost */
         session_remove(node, session);
     } else {
