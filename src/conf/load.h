@@ -24,7 +24,7 @@ struct load_unknown {
 
 struct load {
     struct conf *conf;
-    const char *label; /* of the file, for messages */
+    const char *label; /* the file's path, or what stands in its place */
     const struct conf_override *overrides;
     size_t override_count;
     struct buf *errors;

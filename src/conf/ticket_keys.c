@@ -1,6 +1,7 @@
 /* ticket_keys.c: from the key sections to keys that can be used, or to what is wrong with them. */
 #include "conf/load.h"
 
+#include <errno.h>
 #include <string.h>
 
 static struct load_slot slot_of(struct load *load, const struct conf_ticket_key *from,
@@ -21,11 +22,25 @@ static void tell(struct load *load, const struct conf_ticket_key *from, const ch
     load_tell(load, load->errors, &slot, NULL, bytes_str(why));
 }
 
+/* A relative path of the conf file counts from its folder, one of -o from the working directory. */
+static void print_path(struct load *load, const struct conf_ticket_key *from, struct buf *out)
+{
+    struct load_slot slot = slot_of(load, from, "file");
+    const char *slash = slot.origin && *slot.origin > 0 ? strrchr(load->label, '/') : NULL;
+    if (slash && from->file[0] != '/')
+        buf_bytes(out, bytes_of(load->label, (size_t)(slash + 1 - load->label)));
+    buf_bytes(out, bytes_str(from->file));
+    BUF_LIT(out, "\0");
+}
+
 static void add_file(struct load *load, const struct conf_ticket_key *from)
 {
+    struct buf path = {0};
     struct buf text = {0};
     const char *why = NULL;
-    int result = load_read(from->file, AUTH_KEY_FILE_MAX, &text);
+    print_path(load, from, &path);
+    int result = path.failed ? ENOMEM : load_read(path.data, AUTH_KEY_FILE_MAX, &text);
+    buf_fini(&path);
     if (result != 0)
         why = strerror(result);
     else if (text.len > AUTH_KEY_FILE_MAX)

@@ -127,6 +127,32 @@ static void key_file__that_is_no_file_hangs_nobody(void **state)
     assert_non_null(strstr(test_errors.data, "larger than 64 KiB"));
 }
 
+static void key_file__counts_from_the_folder_of_the_conf(void **state)
+{
+    (void)state;
+    char path[96];
+    struct buf errors = {0};
+    struct buf warnings = {0};
+    /* The tests run in the root of the repository. */
+    const struct conf_override typed = {"key.b.file=src/LAYERS"};
+    write_file(SECRET);
+    snprintf(path, sizeof(path), "%s/t.conf", folder);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs("auth { mode = jwt }\nkey a { file = \"key\" }\n", file);
+    fclose(file);
+    struct conf *conf = conf_load(path, &typed, 1, &errors, &warnings);
+    unlink(path);
+    assert_string_equal(text_of(&errors), "");
+    assert_non_null(conf);
+    assert_string_equal(conf->ticket_keys[0].file, "key");
+    conf_unref(conf);
+    assert_null(load_text("key a {\n file = \"key\" }", NULL)); /* t.conf, beside us */
+    assert_non_null(strstr(test_errors.data, "No such file"));
+    buf_fini(&errors);
+    buf_fini(&warnings);
+}
+
 static void keys__are_bounded(void **state)
 {
     (void)state;
@@ -175,6 +201,7 @@ const struct CMUnitTest ticket_key_tests[] = {
     cmocka_unit_test(keys__are_checked_in_open_mode_too),
     cmocka_unit_test_setup_teardown(bad_keys__are_told_with_file_and_line, setup, teardown),
     cmocka_unit_test_setup_teardown(key_file__that_is_no_file_hangs_nobody, setup, teardown),
+    cmocka_unit_test_setup_teardown(key_file__counts_from_the_folder_of_the_conf, setup, teardown),
     cmocka_unit_test(keys__are_bounded),
     cmocka_unit_test(mode__needs_what_it_checks_with),
     cmocka_unit_test(json__hides_the_secret),
