@@ -66,6 +66,9 @@ LANES = [
     ("slice ms", "slice_ms", 1, 3),
 ]
 
+# Online notices are delivered too, and are no messages of the run.
+COUNTED = ["presence.enabled=no"]
+
 
 def name_waves(run):
     run["first"], run["second"] = run["waves"]
@@ -186,7 +189,7 @@ def rooms(stage):
             "size": 128, "room": "room", "room_digits": 5, "settle": 2}
     redis = stage.redis()
     bare, bare_url = stage.floor()
-    server, url = stage.halley(redis)
+    server, url = stage.halley(redis, *COUNTED)
     groups = {}
     for number in range(1, options.rounds + 1):
         for batch, what in ((1, "1 ms batches"), (0, "one by one")):
@@ -244,7 +247,7 @@ def ingest(stage):
             "high_every": 100, "batch_ms": 1, "drain": 5}
     verdicts, runs, cut = Verdicts(), [], 0
     redis = stage.redis()
-    server, url = stage.halley(redis)
+    server, url = stage.halley(redis, *COUNTED)
     for number in range(1, stage.options.rounds + 1):
         run = watched(stage, f"halley {number}", server, url, stage.options.seconds, publish=redis,
                       **load)
@@ -302,7 +305,7 @@ def lanes(stage):
     options = stage.options
     load = {"viewers": options.viewers or 1000, "size": 1024, "batch_ms": 1}
     redis = stage.redis()
-    server, url = stage.halley(redis)
+    server, url = stage.halley(redis, *COUNTED)
     load["publish"] = redis
     capacity = find_capacity(stage, server, url, load)
     flood, alone, mixed = max(1, round(2 * capacity)), [], []
