@@ -206,7 +206,7 @@ void drain_on_drained(struct node *node, const struct command *command)
     if (command->id != node->drain.serial || ++node->drain.workers_done < node->worker_count)
         return;
     node->drain.shedding = false;
-    if (node->phase != PHASE_DRAINING) {
+    if (!node->drain.farewell) { /* of a share: a drain that has begun meanwhile has its own pace */
         log_info("shed as many viewers as were asked for");
         return;
     }

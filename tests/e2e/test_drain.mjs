@@ -194,6 +194,20 @@ await check('POST /v1/drain with a share: so many go at the rate, the node serve
     for (const viewer of viewers) equal(viewer.close?.code, 1012, 'close code');
 });
 
+await check('SIGTERM while a share goes: the end of the share is not the end of the drain', async () => {
+    const node = await Halley.start({ workers: 2, set: { 'drain.notice': '3s', 'drain.rate': 20, 'drain.timeout': '20s' } });
+    const viewers = await crowd(node.port, 40, 1);
+    equal((await node.http('POST', '/v1/drain', { body: { share: 0.5 } })).status, 202, 'share');
+    node.told = true;
+    const started = performance.now();
+    node.child.kill('SIGTERM');
+    equal((await within(node.exit, 10000, 'the exit')).code, 0, 'exit code');
+    await within(Promise.all(viewers.map((v) => v.gone)), 2000, 'all closed');
+    const times = viewers.map((v) => v.close.at - started).sort((a, b) => a - b);
+    assert(times[18] < 2000 && times[21] > 2900, `half by the share, half after the notice: ${times.map(Math.round)}`);
+    assert(times.at(-1) > 3700, 'at drain.rate');
+});
+
 await check('halley -t says whether the drain fits its limit', async () => {
     const text = async (...set) => (await run(halleyBin, ['-t', ...set.flatMap((s) => ['-o', s])])).stdout;
     assert(/drain: .*1000 viewers at 1000 a second take 1 s; .*is long enough/.test(await text('limits.connections=1000')), 'fits');
