@@ -475,6 +475,21 @@ void history_stood(struct history_stand *stand, const struct history_point *poin
     free(stand);
 }
 
+/* The first message then counts as the next one, as if the read had failed. */
+static void begin_room(void *ctx, struct map_node *at)
+{
+    struct node *node = ctx;
+    const struct held *held = CONTAINER_OF(at, struct held, node);
+    struct bytes name = bytes_of(held->name, held->name_len);
+    if (held->holders != 0 && !room_find(&node->history, name))
+        (void)room_create(node, name);
+}
+
+void history_begin(struct node *node)
+{
+    map_each(&node->rooms, begin_room, node);
+}
+
 /* ---- time */
 
 static void on_timer(uv_timer_t *timer)

@@ -162,6 +162,8 @@ static void reload(struct node *node)
         if (later.len > 0)
             log_warn("these keys take effect after a restart", LOG_BYTES("keys", buf_view(&later)));
         conf_keep_restart(node->conf, fresh);
+        if (node->conf->history_types == 0 && fresh->history_types > 0)
+            history_begin(node);
         conf_unref(node->conf);
         node->conf = fresh;
         log_configure((enum log_format)fresh->log.format, (enum log_level)fresh->log.level);

@@ -216,6 +216,29 @@ await check('the Node example of docs/protocol.md publishes, with the script kno
     viewer.destroy();
 });
 
+await check('a reload that gives a type history: what was live before is not told again', async () => {
+    const file = path.join(tempDir(), 'halley.conf');
+    const write = (history) => fs.writeFileSync(file, `type chat { route = broadcast history = ${history} }\n`);
+    write('no');
+    const node = await Halley.start({ redis, workers: 2, conf: file });
+    const viewer = await Native.in(node.port, 'reload');
+    for (let i = 1; i <= 3; i++) {
+        await post(halley, 'reload', { type: 'chat', data: i });
+        equal((await viewer.message()).data, i, 'before');
+    }
+    write('yes');
+    node.child.kill('SIGHUP');
+    await node.waitLog(/conf reloaded/, 5000);
+    for (let i = 4; i <= 5; i++) {
+        await post(halley, 'reload', { type: 'chat', data: i });
+        equal((await viewer.message()).data, i, 'after');
+    }
+    await viewer.alive();
+    equal(viewer.received.length, 0, 'and nothing else');
+    viewer.destroy();
+    await node.stop();
+});
+
 await check('while Redis is away publishes of such types are refused with 503', async () => {
     const own = await Redis.start();
     const node = await Halley.start({ redis: own, workers: 1, set });
