@@ -247,6 +247,16 @@ static bool pass_room_rate(struct node *node, const struct conf_type *type,
     return false;
 }
 
+/* While some lane waits for what it missed, each room is asked whether it is one of its own. */
+static void pass_on(struct node *node, const struct held *held, uint64_t workers,
+                    struct message *message)
+{
+    if (held && (message->point.epoch != 0 || !list_empty(&node->history.waits)))
+        history_take(node, message, held->reading);
+    else
+        deliver(node, workers, message);
+}
+
 static void on_message(void *ctx, enum broker_channel channel, struct bytes room,
                        struct bytes payload)
 {
@@ -276,10 +286,8 @@ static void on_message(void *ctx, enum broker_channel channel, struct bytes room
     const struct conf_type *type = &node->conf->types[message->type_index];
     if (type->merge_kind != MERGE_NONE)
         merge_down_put(node, type, message);
-    else if (held && (message->point.epoch != 0 || !list_empty(&node->history.waits)))
-        history_take(node, message, held->reading);
-    else if (pass_room_rate(node, type, message))
-        deliver(node, workers, message);
+    else if ((held && message->point.epoch != 0) || pass_room_rate(node, type, message))
+        pass_on(node, held, workers, message);
     message_unref(message);
 }
 

@@ -140,6 +140,27 @@ await check(`a room of ${FLOOD} messages a second: ${RATE} ± 2 a second, the mi
     assert(chat > 0 && chat < held, `counted by type: chat ${chat} of ${held}`);
 }, 60000);
 
+await check('while a room waits for what it missed, the bound holds in the others', async () => {
+    const hole = freshRoom();
+    const busy = freshRoom();
+    const viewers = await Promise.all([hole, busy].map((room) => Native.in(node.port, room)));
+    const first = (await node.http('POST', `/v1/rooms/${hole}/messages`, { body: { type: 'note' } })).json.id;
+    await viewers[0].message('note');
+    await redis.command('HINCRBY', `halley:seq:{${hole}}`, 'normal', 2);
+    await redis.command('SET', `halley:history:{${hole}}:normal`, 'what can not be read');
+    await redis.room(hole, { type: 'note', id: first.replace(/1$/, '3') });
+    await until(() => node.metric('halley_history_waiting'), 'the hole');
+    for (let i = 0; i < 10 * RATE; i++) redis.room(busy, { type: 'chat', data: i });
+    await redis.high(busy, { type: 'gift', data: 'last' });
+    assert(await node.metric('halley_history_waiting'), 'it waits all the time');
+    await viewers[0].notice('gap');
+    await viewers[1].message('gift');
+    await viewers[1].alive();
+    const got = viewers[1].received.filter((m) => m.type === 'chat').length;
+    assert(got >= RATE - 2 && got <= 2 * RATE, `${got} of ${10 * RATE} messages, room_rate = ${RATE}`);
+    for (const viewer of viewers) viewer.destroy();
+});
+
 await check('high, merged types, types with history, other rooms and messages to all are not held back', async () => {
     const [room, other] = [freshRoom(), freshRoom()];
     const viewer = await Native.open(node.port, { rooms: [room, other] });
