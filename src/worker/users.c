@@ -13,30 +13,14 @@ static void add_found(struct worker *worker, const struct viewer *viewer)
     buf_append(&worker->found, &found, sizeof(found));
 }
 
-/* A guest's name tells its connection (viewer_user()), but is in no index. */
-static void find_guest(struct worker *worker, struct bytes user)
-{
-    if (user.len <= 6 || memcmp(user.data, "guest-", 6) != 0)
-        return;
-    for (uint32_t i = 0; i < worker->slot_cap; i++) {
-        const struct viewer *viewer = worker->slots[i];
-        char name[USER_NAME_MAX + 1];
-        if (((uintptr_t)viewer & 1) || !viewer_adapter(viewer) || viewer->user ||
-            viewer->state != VIEWER_OPEN || !bytes_equal(viewer_user(worker, viewer, name), user))
-            continue;
-        add_found(worker, viewer);
-        return;
-    }
-}
-
 const struct found *users_find(struct worker *worker, struct bytes user, size_t *count)
 {
     uint32_t hash = map_hash(user.data, user.len) | 1;
+    char name[USER_NAME_MAX + 1];
     buf_clear(&worker->found);
-    find_guest(worker, user);
     for (struct map_node *node = map_chain(&worker->users, hash); node; node = node->next) {
         const struct viewer *viewer = CONTAINER_OF(node, struct viewer, user_node);
-        if (node->hash == hash && bytes_equal(bytes_str(viewer->user), user))
+        if (node->hash == hash && bytes_equal(viewer_user(worker, viewer, name), user))
             add_found(worker, viewer);
     }
     *count = worker->found.failed ? 0 : worker->found.len / sizeof(struct found);

@@ -379,12 +379,12 @@ int viewer_opened(struct worker *worker, struct viewer *viewer)
     if (!viewer_adapter(viewer))
         return 0; /* echo: in no room and no user's list */
     worker->open_encoded[viewer_adapter(viewer)->encoding]++;
-    if (viewer->user) {
-        struct bytes name = bytes_str(viewer->user);
-        if (map_add(&worker->users, &viewer->user_node, map_hash(name.data, name.len) | 1) != 0)
-            return UV_ENOMEM;
+    char user[USER_NAME_MAX + 1];
+    struct bytes name = viewer_user(worker, viewer, user); /* a guest is found by its own too */
+    if (map_add(&worker->users, &viewer->user_node, map_hash(name.data, name.len) | 1) != 0)
+        return UV_ENOMEM;
+    if (viewer->user)
         users_enlist(worker, viewer);
-    }
     events_connect(worker, viewer);
     return 0;
 }

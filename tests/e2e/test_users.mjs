@@ -3,7 +3,7 @@
 
 import { createRequire } from 'node:module';
 
-import { Halley, Native, Redis, assert, atEnd, check, equal, finish, until, within } from './lib.mjs';
+import { Halley, Native, RawSocket, Redis, assert, atEnd, check, equal, finish, requestHead, slowness, until, within } from './lib.mjs';
 
 const require = createRequire(import.meta.url);
 const redis = await Redis.start();
@@ -89,6 +89,25 @@ await check('guests are reached by the name that welcome told them', async () =>
     await other.alive();
     equal(other.received.filter((m) => m.type).length, 0, 'messages at another guest');
     destroy([guest, other]);
+});
+
+await check('a message to a guest does not cost a look at every viewer', async () => {
+    const count = 3000;
+    const busy = await Halley.start({ redis, workers: 1, set: { ...set, 'server.node': 'busy' } });
+    const viewer = await Native.in(busy.port, 'guests');
+    const others = [];
+    while (others.length < count)
+        others.push(...(await Promise.all(Array.from({ length: 100 }, (_, i) => RawSocket.connect(busy.port, { localAddress: `127.0.1.${i + 1}` })))));
+    for (const other of others) other.socket.write(requestHead('/ws').text);
+    await until(async () => (await busy.metric('halley_viewers', 'protocol="native"')) > count, 'all in', 10000);
+    const from = performance.now();
+    for (let i = 0; i < 4000; i++) redis.publish('halley:users', '{"user":"guest-00000000000000000000","type":"chat"}');
+    redis.room('guests', { type: 'chat', data: 'behind them' });
+    equal((await viewer.message('chat', 20000)).data, 'behind them', 'the message behind');
+    const took = performance.now() - from;
+    assert(took < 1000 * slowness, `4000 messages took ${Math.round(took)} ms`);
+    for (const other of others) other.destroy();
+    await busy.stop();
 });
 
 await check('500 messages to one user arrive in order at each of his connections', async () => {
