@@ -120,7 +120,9 @@ static void join(struct worker *worker, struct viewer *viewer, const struct inte
     if (room && wants->has_after && worker->conf->history_types > 0) {
         if (!resume_join(worker, room_member(viewer, room), wants, result != JOIN_HELD))
             room = NULL;
-    } else if (room && result != JOIN_WAITS) { /* else answered when its subscription stands */
+    } else if (room && result == JOIN_WAITS) { /* answered when its subscription stands */
+        resume_take_ref(room_member(viewer, room), wants->ref);
+    } else if (room) {
         counts_fill_joined(room, &joined);
         resume_tell_stand(worker, room, &joined);
         if (result == JOIN_LIVE)

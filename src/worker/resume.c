@@ -120,6 +120,13 @@ static bool read_replay(struct resume_lane *to, const struct room *room, struct 
     return true;
 }
 
+/* History was read a moment ago and began behind it. Without this whoever has been away for long would have it read again. */
+static bool is_too_old(const struct worker *worker, const struct tide_lane *tide, uint64_t want)
+{
+    return want + 1 < tide->kept_n &&
+           worker->now_ms - tide->kept_ms < worker->conf->history.replay_ms;
+}
+
 /* Where one lane goes on, as far as this worker can tell now. */
 static enum placed place(struct worker *worker, struct resume *resume, const struct room *room,
                          struct tide_lane *tide, int lane)
@@ -140,6 +147,8 @@ static enum placed place(struct worker *worker, struct resume *resume, const str
     } else if (placed == PLACED_OLD && read_replay(&resume->lanes[lane], room, tide, want.n)) {
         metric_add(&worker->metrics.resumed_history, 1);
         return PLACED;
+    } else if (placed == PLACED_OLD && is_too_old(worker, tide, want.n)) {
+        return PLACED_LOST;
     }
     return placed;
 }
@@ -335,6 +344,13 @@ bool resume_join(struct worker *worker, struct member *member, const struct inte
     return resume;
 }
 
+void resume_take_ref(const struct member *member, struct intent_ref ref)
+{
+    struct resume *resume = resume_of(member);
+    if (resume && ref.present)
+        resume->ref = ref;
+}
+
 bool resume_live(struct worker *worker, struct member *member)
 {
     struct resume *resume = resume_of(member);
@@ -439,6 +455,10 @@ void resume_on_history(struct worker *worker, const struct command *command)
     of->asking = false;
     bool usable = batch->error == 0 && batch->last.epoch == of->last.epoch;
     bool bounded = worker->replay_bytes >= worker->conf->history.replay_bytes;
+    if (usable) {
+        of->kept_n = batch->count > 0 ? batch->first : batch->last.n + 1;
+        of->kept_ms = worker->now_ms;
+    }
     if (usable && !bounded)
         resume_set_replay(worker, of, replay_create(worker, of, command->lane, batch));
     list_init(&waiting);

@@ -68,6 +68,8 @@ struct replay {
 struct tide_lane {
     struct history_point last;
     uint64_t since_n; /* frames from number `since` on hold since_n + 1 and all that follow */
+    uint64_t kept_n;  /* the first number that history had at kept_ms; 0: not read yet */
+    uint32_t kept_ms;
     uint32_t since;
     bool gap_told; /* the hole before the next number */
     bool asking;
@@ -105,6 +107,8 @@ void resume_tell_stand(const struct worker *worker, const struct room *room, str
 /* The viewer joined with `after`; it is answered at once or later. fresh: it was not in before. Returns false when memory is out. */
 bool resume_join(struct worker *worker, struct member *member, const struct intent *intent,
                  bool fresh);
+/* A join without `after` that waits for the same subscription: of the two it is the one that is answered. */
+void resume_take_ref(const struct member *member, struct intent_ref ref);
 /* The room came to life: true when this member is answered by its resume. */
 bool resume_live(struct worker *worker, struct member *member);
 /* It leaves. Returns true when it had not been told yet that it is in. */

@@ -117,6 +117,8 @@ void tide_appended(struct worker *worker, struct room *room, const struct messag
             of->since = number;
             of->since_n = at.n - 1;
         }
+        if (at.epoch != of->last.epoch)
+            of->kept_n = 0;
         of->last = at;
         of->gap_told = false;
     }

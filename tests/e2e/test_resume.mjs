@@ -123,6 +123,7 @@ for (const [where, node] of [
     await check(`${where}: another epoch is told by gap, before joined`, async () => {
         const viewer = await Native.in(node.port, 'e');
         const id = await post(node, 'e', 1);
+        await take(viewer, 1);
         const back = await Native.open(node.port);
         const joined = await join(back, 'e', ['n.x7k2.5']);
         equal(joined.after, [id], 'after');
@@ -171,6 +172,37 @@ await check('further back than history reaches: gap, then live', async () => {
     back.destroy();
     near.destroy();
     await brief.stop();
+});
+
+await check('whoever comes back too late is told so without another read of history', async () => {
+    const brief = await Halley.start({ redis, workers: 1, set: { ...set, 'history.length': 5 } });
+    const stays = await Native.in(brief.port, 'late');
+    const [first] = await postAll(brief, 'late', range(1, 10));
+    await take(stays, 10);
+    const viewer = await Native.open(brief.port);
+    for (let i = 0; i < 20; i++) {
+        await join(viewer, 'late', [first]);
+        equal((await viewer.notice('gap')).after, first, 'gap');
+    }
+    equal(await brief.metric('halley_history_reads_total', 'for="viewers"'), 1, 'reads');
+    const [last] = await postAll(brief, 'late', [11]);
+    equal(await take(viewer, 1), [11], 'live');
+    const back = await Native.open(brief.port);
+    equal((await join(back, 'late', [last.replace(/11$/, '8')])).op, 'joined', 'within reach');
+    equal(await take(back, 3), [9, 10, 11], 'what it missed');
+    for (const one of [back, viewer, stays]) one.destroy();
+    await brief.stop();
+});
+
+await check('of joins that wait for one subscription the last one is answered, with after or not', async () => {
+    const viewer = await Native.open(halley.port);
+    for (const [room, one, two] of [['both', { after: [] }, {}], ['htob', {}, { after: [] }]]) {
+        viewer.send({ op: 'join', room, ...one, ref: 7001 });
+        viewer.send({ op: 'join', room, ...two, ref: 7002 });
+        const answers = [await viewer.next((m) => m.ref > 7000, 'an answer'), await viewer.next((m) => m.ref > 7000, 'the other one')];
+        equal(answers.map((m) => [m.ref, m.op]), [[7001, 'error'], [7002, 'joined']], room);
+    }
+    viewer.destroy();
 });
 
 await check('a viewer that has more than its node waits for it, without a repeat', async () => {
