@@ -123,22 +123,32 @@ install_node_packages() {
     printf '%s\n' "$want" >"$stamp"
 }
 
-# e2e_file PRESET FILE: runs one file against build/PRESET/halley and counts its `ok` and `not ok` lines.
-e2e_file() {
+# e2e_run PRESET FILE: runs one file against build/PRESET/halley; leaves its log, "STATUS TOOK" and the sanitizers' reports.
+e2e_run() {
     local preset=$1 path=$2 name status=0 start=$EPOCHREALTIME log reports options
     name="$preset $(basename "$path")"
     log=$(log_of "e2e-$name")
     reports=$(log_of "sanitizer-$name")
     rm -f "$reports".*
     options=log_path=$reports:exitcode=99
+    choose_launch "$preset"
     HALLEY_BIN=$ROOT/build/$preset/halley \
         ASAN_OPTIONS=$options UBSAN_OPTIONS=$options:print_stacktrace=1 \
         TSAN_OPTIONS=$options:second_deadlock_stack=1:$(tsan_suppressions) \
         "${LAUNCH[@]}" timeout --kill-after=10 "$E2E_SECONDS" "$path" >"$log" 2>&1 </dev/null || status=$?
-    count_tap "$name" "$status" "$log" "$start"
+    printf '%s %s\n' "$status" "$(took "$start")" >"$log.end"
+}
+
+# e2e_count PRESET FILE: counts the `ok` and `not ok` lines of what e2e_run left.
+e2e_count() {
+    local name log status=1 time=
+    name="$1 $(basename "$2")"
+    log=$(log_of "e2e-$name")
+    read -r status time <"$log.end" || true
+    count_tap "$name" "$status" "$log" "$time"
     # A report counts even where the test's own checks did not feel it.
     local report
-    for report in "$reports".*; do
+    for report in "$(log_of "sanitizer-$name")".*; do
         [[ ! -f $report ]] || fail "$name: the sanitizer found something" "$report"
     done
 }
@@ -147,14 +157,14 @@ tsan_suppressions() {
     [[ ! -f $ROOT/tests/tsan.supp ]] || printf 'suppressions=%s' "$ROOT/tests/tsan.supp"
 }
 
-# count_tap NAME STATUS LOG START
+# count_tap NAME STATUS LOG TOOK
 count_tap() {
     local name=$1 status=$2 log=$3 good bad line
     good=$(grep -cE '^ok( |$)' "$log") || true
     bad=$(grep -cE '^not ok( |$)' "$log") || true
     PASSED=$((PASSED + good))
     printf '%-7s %s: %d of %d checks %s\n' "$( ((bad || status)) && echo FAILED || echo ok)" "$name" \
-        "$good" $((good + bad)) "$(took "$4")"
+        "$good" $((good + bad)) "$4"
     while IFS= read -r line; do
         fail "$name: ${line#not ok }"
     done < <(grep -E '^not ok( |$)' "$log")
@@ -169,25 +179,37 @@ count_tap() {
     fi
 }
 
-# suite_e2e PRESET: all files against release, those of sanitized.txt against the others.
+# suite_e2e PRESET...: all files against release, those of sanitized.txt against the others. Several presets run a file at the
+# same time: it mostly waits.
 suite_e2e() {
-    local preset=$1 path found=0
-    heading "end-to-end tests, $preset"
-    [[ -x $ROOT/build/$preset/halley ]] || {
-        fail "end-to-end tests, $preset: build/$preset/halley is missing"
-        return 0
-    }
-    choose_launch "$preset"
+    local preset path found=0
+    heading "end-to-end tests, $*"
+    for preset in "$@"; do
+        [[ -x $ROOT/build/$preset/halley ]] || {
+            fail "end-to-end tests, $preset: build/$preset/halley is missing"
+            return 0
+        }
+    done
     for path in "$ROOT"/tests/e2e/test_*.mjs "$ROOT"/tests/e2e/test_*.py; do
         [[ -x $path ]] || continue
         [[ -z ${ONLY:-} || $path == *"$ONLY"* ]] || continue
-        if [[ $preset != release ]]; then
+        [[ $1 == release ]] ||
             grep -qxF "$(basename "$path")" "$ROOT/tests/e2e/sanitized.txt" 2>/dev/null || continue
-        fi
         found=1
-        e2e_file "$preset" "$path"
+        for preset in "$@"; do
+            rm -f "$(log_of "e2e-$preset $(basename "$path")").end"
+            if (($# == 1)); then
+                e2e_run "$preset" "$path" # in the foreground, where Ctrl-C reaches it
+            else
+                e2e_run "$preset" "$path" &
+            fi
+        done
+        wait
+        for preset in "$@"; do
+            e2e_count "$preset" "$path"
+        done
     done
-    ((found)) || fail "end-to-end tests, $preset: no file to run in tests/e2e"
+    ((found)) || fail "end-to-end tests, $*: no file to run in tests/e2e"
 }
 
 # fuzz_one TARGET: a bounded run. What it finds on the way is kept in build/, crashing inputs beside the logs.
