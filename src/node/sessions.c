@@ -53,6 +53,7 @@ struct user_count {
 /* A question to Redis about a session, which may have changed hands when the answer comes. */
 struct claim {
     struct node *node;
+    bool late; /* an earlier one of the session failed */
     char connection[CONNECTION_MAX];
     uint8_t user_len;
     uint8_t name_len;
@@ -195,6 +196,7 @@ static struct claim *claim_create(struct node *node, const struct session *sessi
     if (!claim)
         return NULL;
     claim->node = node;
+    claim->late = false;
     claim->user_len = session->user_len;
     claim->name_len = session->name_len;
     memcpy(claim->connection, session->connection, sizeof(claim->connection));
@@ -220,6 +222,13 @@ static void plan(struct node *node, struct session *session)
                 &session->link);
 }
 
+/* Of two holders the older one goes. */
+static bool is_newer(const struct holder *holder, const struct session *than)
+{
+    return holder->came_ms > than->came_ms ||
+           (holder->came_ms == than->came_ms && strcmp(holder->connection, than->connection) > 0);
+}
+
 static void on_claimed(void *owner, uint64_t token, int result, const struct broker_value *value)
 {
     struct claim *claim = owner;
@@ -227,20 +236,28 @@ static void on_claimed(void *owner, uint64_t token, int result, const struct bro
     struct session *session = claimed_session(claim);
     struct holder holder;
     (void)token;
+    bool elsewhere = result == BROKER_OK && value->kind == BROKER_TEXT &&
+                     read_holder(value, &holder) &&
+                     strcmp(holder.node, node->conf->server.node) != 0;
+    if (session && elsewhere && claim->late && is_newer(&holder, session)) {
+        close_holder(node, session); /* the next renewal of the other one puts its value back */
+        session_remove(node, session);
+        free(claim);
+        return;
+    }
     if (session && result == BROKER_OK) {
         session->claimed = true;
         plan(node, session);
     }
     /* Who had it must go, even when its successor has gone already. On this node the table has seen to that. */
-    if (result == BROKER_OK && value->kind == BROKER_TEXT && read_holder(value, &holder) &&
-        strcmp(holder.node, node->conf->server.node) != 0)
+    if (elsewhere)
         tell_replaced(node, &holder, bytes_of(claim->text, claim->user_len),
                       bytes_of(claim->text + claim->user_len, claim->name_len));
     free(claim);
 }
 
 /* Takes the session for its viewer. What fails is tried again from the tick. */
-static void make_claim(struct node *node, struct session *session)
+static void make_claim(struct node *node, struct session *session, bool late)
 {
     char key[KEY_MAX];
     char value[VALUE_MAX];
@@ -250,6 +267,7 @@ static void make_claim(struct node *node, struct session *session)
     struct claim *claim = claim_create(node, session);
     if (!claim)
         return;
+    claim->late = late;
     snprintf(ttl, sizeof(ttl), "%u", node->conf->broker.session_ttl_ms);
     const struct bytes args[] = {BYTES_LIT("SET"),
                                  key_of(node, user_of(session), name_of(session), key),
@@ -271,13 +289,11 @@ static void on_renewed(void *owner, uint64_t token, int result, const struct bro
     free(claim);
     if (!session || result != BROKER_OK || value->text.len == 0)
         return;
-    if (read_holder(value, &holder) && (holder.came_ms > session->came_ms ||
-                                        (holder.came_ms == session->came_ms &&
-                                         strcmp(holder.connection, session->connection) > 0))) {
+    if (read_holder(value, &holder) && is_newer(&holder, session)) {
         close_holder(node, session); /* the order to do so was lost */
         session_remove(node, session);
     } else {
-        make_claim(node, session);
+        make_claim(node, session, false);
     }
 }
 
@@ -370,7 +386,7 @@ void sessions_opened(struct node *node, const struct command *command)
     snprintf(session->connection, sizeof(session->connection), "%.*s",
              (int)command_payload(command).len, command_payload(command).data);
     if (broker_has_commands(node->broker))
-        make_claim(node, session);
+        make_claim(node, session, false);
 }
 
 void sessions_closed(struct node *node, const struct command *command)
@@ -409,7 +425,7 @@ void sessions_tick(struct node *node)
                 break;
             left--;
             if (!session->claimed) {
-                make_claim(node, session);
+                make_claim(node, session, true);
                 continue;
             }
             plan(node, session);

@@ -187,6 +187,20 @@ await check('an order that got lost is made up for by the next renewal; an older
     await b.bye();
 });
 
+await check('a claim that Redis refused for a while does not take the session from a newer connection', async () => {
+    await redis.command('HSET', keyOf('ann', 'late'), 'no', 'text');
+    const a = await come(n1, 'ann', 'late');
+    await n1.waitLog(/redis refuses a command/);
+    await pause(10); // times of coming are told apart by milliseconds
+    await redis.command('DEL', keyOf('ann', 'late'));
+    const b = await come(n2, 'ann', 'late');
+    await replaced(a);
+    await held(b, 'ann', 'late');
+    await b.alive();
+    await b.bye();
+    await gone('ann', 'late');
+});
+
 await check('while Redis is away a session is kept apart within the node; afterwards over all nodes', async () => {
     const a = await come(n1, 'ann', 'away');
     await held(a, 'ann', 'away');
