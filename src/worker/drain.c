@@ -60,13 +60,15 @@ static void give_turn_back(struct worker *worker)
     atomic_fetch_sub_explicit(worker->setup.farewells, 1, memory_order_relaxed);
 }
 
-/* Each viewer with the same chance, and in the end as many as are wanted (selection sampling: Knuth, TAOCP 3.4.2, algorithm S). */
-static bool is_chosen(struct worker *worker)
+/* Each viewer with the same chance, and in the end as many as are wanted (selection sampling: Knuth, TAOCP 3.4.2, algorithm S). Who
+ * waits for an answer stays, as the walk does not come by again. */
+static bool is_chosen(struct worker *worker, const struct viewer *viewer)
 {
     struct farewell *farewell = &worker->farewell;
     if (farewell->unseen == 0 || farewell->wanted == 0)
         return false;
-    bool chosen = worker_random(worker) % farewell->unseen < farewell->wanted;
+    bool chosen =
+        viewer->unanswered == 0 && worker_random(worker) % farewell->unseen < farewell->wanted;
     farewell->unseen--;
     farewell->wanted -= chosen;
     return chosen;
@@ -77,7 +79,7 @@ static bool is_due(struct worker *worker, const struct viewer *viewer)
     if (viewer->state != VIEWER_OPEN && viewer->state != VIEWER_WAITING)
         return false;
     if (worker->farewell.shed)
-        return is_chosen(worker);
+        return is_chosen(worker, viewer);
     return worker->farewell.hurry || viewer->unanswered == 0;
 }
 

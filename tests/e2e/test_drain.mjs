@@ -194,6 +194,23 @@ await check('POST /v1/drain with a share: so many go at the rate, the node serve
     for (const viewer of viewers) equal(viewer.close?.code, 1012, 'close code');
 });
 
+await check('a share leaves those alone who wait for the answer to a send', async () => {
+    const redis = await Redis.start();
+    const node = await Halley.start({ workers: 1, redis });
+    const [waits, idle] = [await Native.in(node.port, 'a'), await Native.in(node.port, 'a')];
+    redis.child.kill('SIGSTOP');
+    const answer = waits.request({ op: 'send', room: 'a', type: 'chat', data: 'in flight' });
+    await waits.alive();
+    equal((await node.http('POST', '/v1/drain', { body: { share: 1 } })).status, 202, 'share');
+    equal((await idle.closing()).code, 1012, 'close code of the other one');
+    await node.waitLog(/shed as many/);
+    redis.child.kill('SIGCONT');
+    equal((await answer).op, 'ack', 'answer');
+    await waits.alive();
+    waits.destroy();
+    await node.stop();
+});
+
 await check('SIGTERM while a share goes: the end of the share is not the end of the drain', async () => {
     const node = await Halley.start({ workers: 2, set: { 'drain.notice': '3s', 'drain.rate': 20, 'drain.timeout': '20s' } });
     const viewers = await crowd(node.port, 40, 1);
