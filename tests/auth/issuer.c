@@ -13,8 +13,10 @@ char *public_pem(EVP_PKEY *key)
     char *data;
     assert_int_equal(PEM_write_bio_PUBKEY(bio, key), 1);
     long len = BIO_get_mem_data(bio, &data);
-    char *text = strndup(data, (size_t)len);
+    /* The BIO's bytes may end where its memory does: there is no NUL to look for. */
+    char *text = calloc(1, (size_t)len + 1);
     assert_non_null(text);
+    memcpy(text, data, (size_t)len);
     BIO_free(bio);
     return text;
 }
