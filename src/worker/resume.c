@@ -533,6 +533,10 @@ void resume_turn(struct worker *worker)
 static void replay_end(struct worker *worker, struct replay *replay)
 {
     struct link *link;
+    if (replay
+            ->owner) /* the notice may close a room's last viewer, and the tide would take it along */
+        replay->owner->replay = NULL;
+    replay->owner = NULL;
     while ((link = list_shift(&replay->readers))) {
         struct resume_lane *lane = CONTAINER_OF(link, struct resume_lane, link);
         struct viewer *viewer = lane->resume->viewer;

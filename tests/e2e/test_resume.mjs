@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 
-import { Halley, Native, Redis, assert, atEnd, check, equal, finish, root, until, within } from './lib.mjs';
+import { Halley, Native, Redis, assert, atEnd, check, equal, finish, pause, root, until, within } from './lib.mjs';
 
 const require = createRequire(import.meta.url);
 const set = {
@@ -192,6 +192,31 @@ await check('whoever comes back too late is told so without another read of hist
     equal(await take(back, 3), [9, 10, 11], 'what it missed');
     for (const one of [back, viewer, stays]) one.destroy();
     await brief.stop();
+});
+
+await check('a replay that ends by closing the last viewer of its room', async () => {
+    const bound = 32 * 1024;
+    const node = await Halley.start({ workers: 1, set: { ...set, 'history.replay': '4s', 'limits.private_bytes': bound } });
+    const ids = await postAll(node, 'end', Array(200).fill('x'.repeat(4000)));
+    const slow = await Native.open(node.port, { user: 'slow' });
+    slow.ws.raw.pauseReading();
+    slow.send({ op: 'join', room: 'end', after: [ids[0]], ref: 1 });
+    const pending = async () => (await node.http('GET', '/v1/users/slow/connections')).json.connections[0]?.private_bytes;
+    const fill = (data) => node.http('POST', '/v1/users/slow/messages', { body: { type: 'gift', data } });
+    await until(() => node.metric('halley_viewers_blocked'), 'the replay is held up');
+    const frame = 4 + JSON.stringify({ type: 'gift', data: '' }).length;
+    for (let still = 0; still < 20; ) { // until the kernel takes no more either
+        const left = bound - (await pending());
+        still = left > 60 ? 0 : still + 1;
+        if (left > 60) await fill('x'.repeat(Math.min(left, 8000 + frame) - frame));
+        await pause(20); // a fill is accepted before it stands in the queue
+    }
+    await until(async () => (await node.metric('halley_closes_total', 'reason="too_slow"')) === 1, 'closed by the gap', 8000);
+    equal(await resumed(node, 'gap'), 1, 'it was the gap');
+    const after = await Native.in(node.port, 'end');
+    await after.alive();
+    for (const one of [after, slow]) one.destroy();
+    await node.stop();
 });
 
 await check('of joins that wait for one subscription the last one is answered, with after or not', async () => {
