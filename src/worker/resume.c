@@ -533,8 +533,8 @@ void resume_turn(struct worker *worker)
 static void replay_end(struct worker *worker, struct replay *replay)
 {
     struct link *link;
-    if (replay
-            ->owner) /* the notice may close a room's last viewer, and the tide would take it along */
+    /* The notice may close the last viewer of the room, whose tide would take the replay along. */
+    if (replay->owner)
         replay->owner->replay = NULL;
     replay->owner = NULL;
     while ((link = list_shift(&replay->readers))) {
