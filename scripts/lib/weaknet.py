@@ -270,6 +270,7 @@ SCENARIOS = {"thin": thin, "far": far, "loss": loss, "nat": nat, "halfopen": hal
 
 
 def stop(_signal, _frame):
+    signal.alarm(1)  # once more, should Python drop the exit (it does where one is raised in a destructor)
     sys.exit(1)  # through every `finally`
 
 
@@ -281,7 +282,7 @@ def main():
     for name in arguments.scenario:
         if name not in SCENARIOS:
             parser.exit(64, f"weaknet: no scenario {name!r}: there are {', '.join(SCENARIOS)}\n")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, stop)
     if os.geteuid() != 0:
         parser.exit(EXIT_UNAVAILABLE, "weaknet: needs root, for network namespaces of its own: run it with sudo\n")

@@ -75,8 +75,8 @@ class Bed:
         return f"{self.base}-{part}"
 
     def _namespace(self, part):
+        self.made.append(part)  # first, so that an interrupt in between leaves nothing behind
         sh("ip", "netns", "add", self.name(part))
-        self.made.append(part)
         sh("ip", "-n", self.name(part), "link", "set", "lo", "up")
 
     def _wire(self, part, net):
@@ -175,6 +175,7 @@ class Bed:
             os.close(inside)
 
     def close(self):
+        signal.alarm(0)  # what asked for the end has been heard
         for node in self.nodes:
             node.stop()
         self.nodes = []

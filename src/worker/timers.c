@@ -47,7 +47,7 @@ static uint32_t check_upgraded(struct worker *worker, struct viewer *viewer)
             viewer_close(worker, viewer, CLOSE_FRAME_TIMEOUT);
             return 0;
         }
-        next = limit - passed;
+        next = least(next, limit - passed);
     }
     if (viewer->state == VIEWER_WAITING) {
         uint32_t passed = worker->now_ms - viewer->opened_ms;
