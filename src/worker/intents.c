@@ -120,9 +120,8 @@ static void join(struct worker *worker, struct viewer *viewer, const struct inte
     if (room && wants->has_after && worker->conf->history_types > 0) {
         if (!resume_join(worker, room_member(viewer, room), wants, result != JOIN_HELD))
             room = NULL;
-    } else if (room && result == JOIN_WAITS) { /* answered when its subscription stands */
-        resume_take_ref(room_member(viewer, room), wants->ref);
-    } else if (room) {
+    } else if (room &&
+               result != JOIN_WAITS) { /* else it is answered when its subscription stands */
         counts_fill_joined(room, &joined);
         resume_tell_stand(worker, room, &joined);
         if (result == JOIN_LIVE)
@@ -157,6 +156,10 @@ static void leave(struct worker *worker, struct viewer *viewer, const struct int
                &(struct refusal){ERROR_NOT_IN_ROOM, "join the room before leaving it", 0});
         return;
     }
+    struct intent_ref waits = room_unanswered(member);
+    if (waits.present)
+        answer_error(worker, viewer, waits, ERROR_NOT_IN_ROOM,
+                     "a leave of this room came before the join was through", 0);
     room_leave(worker, member);
     answer_ack(worker, viewer, intent->ref);
 }

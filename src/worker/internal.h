@@ -451,6 +451,8 @@ struct member *room_member(const struct viewer *viewer, const struct room *room)
 enum join_result { JOIN_LIVE, JOIN_WAITS, JOIN_HELD, JOIN_NO_MEMORY };
 enum join_result room_join(struct worker *worker, struct viewer *viewer, struct bytes name,
                            struct intent_ref ref);
+/* The ref of a join that is not answered yet. Whoever has the viewer leave answers it. */
+struct intent_ref room_unanswered(const struct member *member);
 void room_leave(struct worker *worker, struct member *member);
 void room_leave_all(struct worker *worker, struct viewer *viewer);
 /* online, points: of COMMAND_ROOM_LIVE. */

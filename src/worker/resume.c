@@ -344,18 +344,19 @@ bool resume_join(struct worker *worker, struct member *member, const struct inte
     return resume;
 }
 
-void resume_take_ref(const struct member *member, struct intent_ref ref)
+struct intent_ref resume_unanswered(const struct member *member)
 {
-    struct resume *resume = resume_of(member);
-    if (resume && ref.present)
-        resume->ref = ref;
+    const struct resume *resume = resume_of(member);
+    return resume && !resume->joined ? resume->ref : (struct intent_ref){0};
 }
 
-bool resume_live(struct worker *worker, struct member *member)
+bool resume_live(struct worker *worker, struct member *member, const struct intent_ref *ref)
 {
     struct resume *resume = resume_of(member);
     if (!resume)
         return false;
+    if (ref)
+        resume->ref = *ref;
     resume_begin(worker, resume);
     return true;
 }

@@ -107,10 +107,11 @@ void resume_tell_stand(const struct worker *worker, const struct room *room, str
 /* The viewer joined with `after`; it is answered at once or later. fresh: it was not in before. Returns false when memory is out. */
 bool resume_join(struct worker *worker, struct member *member, const struct intent *intent,
                  bool fresh);
-/* A join without `after` that waits for the same subscription: of the two it is the one that is answered. */
-void resume_take_ref(const struct member *member, struct intent_ref ref);
-/* The room came to life: true when this member is answered by its resume. */
-bool resume_live(struct worker *worker, struct member *member);
+/* The ref of a join with `after` that waits for history. */
+struct intent_ref resume_unanswered(const struct member *member);
+/* The room came to life: true when this member is answered by its resume. ref: of the last join that waited for that; NULL: forgotten for want
+ * of memory. */
+bool resume_live(struct worker *worker, struct member *member, const struct intent_ref *ref);
 /* It leaves. Returns true when it had not been told yet that it is in. */
 bool resume_drop(struct worker *worker, struct member *member);
 void resume_on_history(struct worker *worker, const struct command *command);

@@ -265,6 +265,11 @@ enum join_result room_join(struct worker *worker, struct viewer *viewer, struct 
     return JOIN_WAITS;
 }
 
+struct intent_ref room_unanswered(const struct member *member)
+{
+    return member->room->live ? resume_unanswered(member) : waiting_ref(member);
+}
+
 void room_leave(struct worker *worker, struct member *member)
 {
     struct viewer *viewer = member->viewer;
@@ -321,7 +326,7 @@ void room_live(struct worker *worker, struct bytes name, uint32_t online, struct
     for (uint32_t i = room->count; i-- > 0;) {
         if (i >= room->count)
             continue;
-        if (resume_live(worker, room_at(room, i)))
+        if (resume_live(worker, room_at(room, i), refs ? &refs[i] : NULL))
             continue;
         struct reply reply = {.kind = REPLY_JOINED, .room = name};
         counts_fill_joined(room, &reply);

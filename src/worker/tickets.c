@@ -235,7 +235,7 @@ static void end_connect(struct worker *worker, struct viewer *viewer, struct inq
     }
 }
 
-/* Rooms that the new ticket does not allow are left, and the viewer is told of each. */
+/* Rooms that the new ticket does not allow are left, and the viewer is told of each: in answer to a join that still waits, where there is one. */
 static void leave_forbidden_rooms(struct worker *worker, struct viewer *viewer)
 {
     struct member *next;
@@ -245,6 +245,7 @@ static void leave_forbidden_rooms(struct worker *worker, struct viewer *viewer)
         if (grant_allows_room(viewer_terms(viewer)->grant, room))
             continue;
         struct reply reply = {.kind = REPLY_ERROR,
+                              .ref = room_unanswered(member),
                               .room = room,
                               .error_code = ERROR_FORBIDDEN,
                               .text = "the new ticket does not allow this room: left"};
