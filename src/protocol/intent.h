@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "auth/jwt.h"
 #include "base/names.h"
 #include "protocol/message.h"
 #include "json/json.h"
@@ -72,6 +73,8 @@ struct intent {
     char room_text[ROOM_NAME_MAX];
     char type_text[TYPE_NAME_MAX];
     char key_text[64];
+    char ticket_text
+        [JWT_BYTES_MAX]; /* on the stack of whoever parses, and touched only by a ticket with escapes */
 };
 
 enum reply_kind {

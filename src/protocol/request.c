@@ -131,9 +131,8 @@ bool request_read_ticket(struct intent *intent, struct json_span value)
 {
     if (value.kind == JSON_ABSENT)
         return true;
-    /* Tickets hold nothing that needs an escape; one that fits is read all the same (PHP writes `\/`). No intent has
-     * both a key and a ticket. */
-    return json_text(value, intent->key_text, sizeof(intent->key_text), &intent->ticket);
+    /* Tickets hold nothing that needs an escape, but some encoders make one all the same (PHP writes `\/`). */
+    return json_text(value, intent->ticket_text, sizeof(intent->ticket_text), &intent->ticket);
 }
 
 static bool read_fields(struct intent *intent, enum intent_op op, const struct json_field *fields)
@@ -154,8 +153,7 @@ static bool read_fields(struct intent *intent, enum intent_op op, const struct j
     case INTENT_REFRESH:
         if (request_read_ticket(intent, fields[FIELD_TICKET].value) && intent->ticket.len > 0)
             return true;
-        intent_refuse(intent, ERROR_BAD_MESSAGE,
-                      "ticket must be a string that is not empty, without escapes");
+        intent_refuse(intent, ERROR_BAD_MESSAGE, "ticket must be a string of 1 to 8192 bytes");
         return false;
     default: /* PING has no members */
         return true;

@@ -186,6 +186,24 @@ await check('EIO 4 without ticket_id: the ticket comes with the 40; rooms of que
     other.destroy();
 });
 
+await check('EIO 4: a ticket with JSON escapes in the 40 or a refresh is read, a bad one of whatever length answered', async () => {
+    const escaped = (token) => token.replace(/e/g, '\\u0065');
+    const ws = await raw('&EIO=4');
+    await ws.nextText('open packet');
+    await ws.text(`40{"token":"${escaped(issuer.ticket())}"}`);
+    assert((await ws.nextText()).startsWith('40{"sid":'), 'connected');
+    await ws.text(`421["refresh",{"ticket":"${escaped(issuer.ticket())}"}]`);
+    equal(await ws.nextText(), '431[{"ok":true}]', 'refresh');
+    ws.destroy();
+    for (const token of [`${'x'.repeat(63)}\\/`, `${'x'.repeat(64)}\\/`, `${'\\/'.repeat(9000)}`, `${'x'.repeat(70)}\\ud800`]) {
+        const viewer = await raw('&EIO=4');
+        await viewer.nextText('open packet');
+        await viewer.text(`40{"token":"${token}"}`);
+        equal(await viewer.nextText('44'), '44{"message":"ticket-invalid"}', `answer to ${token.length} characters`);
+        viewer.destroy();
+    }
+});
+
 for (const [version, io] of Object.entries(clients)) {
     await check(`client ${version}: an app that names no room is served by the ticket's join`, async () => {
         const socket = io(`http://127.0.0.1:${port}`, {

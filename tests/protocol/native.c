@@ -78,7 +78,7 @@ static void parse__unescapes_names(void **state)
     assert_true(bytes_is(bytes_of(intent.type_text, intent.type.len), "chat"));
     assert_true(bytes_is(bytes_of(intent.key_text, intent.key.len), "k"));
     intent = parse("{\"op\":\"refresh\",\"ticket\":\"a\\/b\"}");
-    assert_true(bytes_is(bytes_of(intent.key_text, intent.ticket.len), "a/b"));
+    assert_true(bytes_is(bytes_of(intent.ticket_text, intent.ticket.len), "a/b"));
 }
 
 static void parse__what_cannot_be_read_is_counted(void **state)
