@@ -5,6 +5,7 @@
  *                             ├▶ measure   (/proc of the server)
  *                             └▶ report    (text, JSON)
  *     main ─▶ floor           the bare loop that everything is compared with
+ *     main ─▶ follow          viewers that resume while nodes die ─▶ follower ─▶ frames
  *
  * Threads:   none; processes that share one anonymous mapping (struct bench_shared). Each process
  *            writes its own shard; the first one reads the atomics while they run and the rest

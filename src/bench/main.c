@@ -1,4 +1,5 @@
 #include "bench/bench.h"
+#include "bench/follower.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +43,8 @@ int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "floor") == 0)
         return floor_main(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "follow") == 0)
+        return follow_main(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "tickets") == 0)
         return tickets_main(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "run") == 0)

@@ -133,6 +133,8 @@ static void usage(void)
 {
     printf("usage: halley-bench [run] --url ws://HOST:PORT/PATH [option]…\n"
            "       halley-bench floor --listen ADDRESS:PORT [option]…   (floor --help)\n"
+           "       halley-bench follow --url URL [--url URL]… --room NAME [option]…   (follow "
+           "--help)\n"
            "       halley-bench tickets HS256|RS256|ES256 [COUNT FOLDER]\n\n"
            "Opens viewers, publishes at a steady rate, and says what arrived, when, and what it "
            "cost the server.\n"

@@ -1,22 +1,15 @@
 #include "bench/viewer.h"
 #include "base/clock.h"
+#include "bench/handshake.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
-
-/* The example of RFC 6455 §1.3: all viewers send the same key, so the right answer is known without
- * SHA-1. */
-#define HANDSHAKE_KEY "dGhlIHNhbXBsZSBub25jZQ=="
-#define HANDSHAKE_ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-
-enum { HEAD_MAX = 8192 };
 
 static void gone(struct client *client, struct bench_viewer *viewer, const char *why)
 {
@@ -168,9 +161,7 @@ static void build_request(struct client *client, struct bench_viewer *viewer)
         buf_text(out, strchr(client->target->path, '?') ? "&user=" : "?user=");
         user_name(client, viewer, out);
     }
-    buf_printf(out, " HTTP/1.1\r\nHost: %s\r\n", client->target->authority);
-    BUF_LIT(out, "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                 "Sec-WebSocket-Key: " HANDSHAKE_KEY "\r\n");
+    handshake_request(out, client->target);
     if (options->subprotocol)
         buf_printf(out, "Sec-WebSocket-Protocol: %s\r\n", options->subprotocol);
     for (size_t i = 0; i < options->header_count; i++) {
@@ -180,21 +171,19 @@ static void build_request(struct client *client, struct bench_viewer *viewer)
     BUF_LIT(out, "\r\n");
 }
 
-/* Viewers take the source addresses in turn. The port is left to connect(), so that only the whole
- * four-tuple must be unique. */
-static int bind_source(const struct client *client, const struct bench_viewer *viewer)
+/* Viewers take the source addresses in turn. Returns whether *from is one. */
+static bool source_of(const struct client *client, const struct bench_viewer *viewer,
+                      struct sockaddr_in *from)
 {
-    struct sockaddr_in from = {.sin_family = AF_INET};
+    *from = (struct sockaddr_in){.sin_family = AF_INET};
     if (client->target->address.ss_family != AF_INET ||
-        inet_pton(AF_INET, client->options->source, &from.sin_addr) != 1)
-        return 0;
+        inet_pton(AF_INET, client->options->source, &from->sin_addr) != 1)
+        return false;
     if (client->options->sources <= 1 && strcmp(client->options->source, "127.0.0.1") == 0)
-        return 0;
+        return false;
     uint32_t offset = viewer->index % (uint32_t)client->options->sources;
-    from.sin_addr.s_addr = htonl(ntohl(from.sin_addr.s_addr) + offset);
-    int on = 1;
-    setsockopt(viewer->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
-    return bind(viewer->fd, (const struct sockaddr *)&from, sizeof(from));
+    from->sin_addr.s_addr = htonl(ntohl(from->sin_addr.s_addr) + offset);
+    return true;
 }
 
 void bench_viewer_open(struct client *client, struct bench_viewer *viewer)
@@ -202,26 +191,13 @@ void bench_viewer_open(struct client *client, struct bench_viewer *viewer)
     client->pending++;
     for (uint32_t i = 0; i < 2 * client->rooms_each; i++)
         order_init(&viewer->orders[i], client->numbered);
-    viewer->fd =
-        socket(client->target->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (viewer->fd < 0) {
-        gone_errno(client, viewer, "socket", errno);
-        return;
-    }
-    int on = 1;
-    setsockopt(viewer->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    int small = (int)client->options->stall_rcvbuf;
-    if (viewer->group == GROUP_STALLING && small > 0)
-        setsockopt(viewer->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
-    if (bind_source(client, viewer) < 0) {
-        gone_errno(client, viewer, "bind", errno);
-        return;
-    }
+    int small = viewer->group == GROUP_STALLING ? (int)client->options->stall_rcvbuf : 0;
+    struct sockaddr_in from;
     viewer->state = BENCH_VIEWER_CONNECTING;
-    int done = connect(viewer->fd, (const struct sockaddr *)&client->target->address,
-                       client->target->address_len);
+    viewer->fd =
+        handshake_connect(client->target, source_of(client, viewer, &from) ? &from : NULL, small);
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = viewer};
-    if (done < 0 && errno != EINPROGRESS)
+    if (viewer->fd < 0)
         gone_errno(client, viewer, "connect", errno);
     else if (epoll_ctl(client->epoll, EPOLL_CTL_ADD, viewer->fd, &event) < 0)
         gone_errno(client, viewer, "epoll_ctl", errno);
@@ -465,34 +441,18 @@ static void on_frames(struct client *client, struct bench_viewer *viewer, struct
         gone(client, viewer, wrong);
 }
 
-/* Checks the response's head, which stands in held up to `end`. */
-static bool accept_head(struct client *client, struct bench_viewer *viewer, struct bytes head)
-{
-    if (head.len > 12 && memcmp(head.data, "HTTP/1.1 101", 12) == 0 &&
-        contains(head, HANDSHAKE_ACCEPT))
-        return true;
-    char why[160];
-    snprintf(why, sizeof(why), "handshake answered with: %.*s", (int)strcspn(head.data, "\r\n"),
-             head.data);
-    gone(client, viewer, why);
-    return false;
-}
-
 static void on_head(struct client *client, struct bench_viewer *viewer, struct bytes data)
 {
     struct buf *held = &viewer->reader.held;
     buf_bytes(held, data);
-    buf_byte(held, 0);
-    if (held->failed || held->len > HEAD_MAX) {
-        gone(client, viewer, "the handshake's answer is above 8 KB");
-        return;
-    }
-    held->len--;
-    const char *end = held->len ? memmem(held->data, held->len, "\r\n\r\n", 4) : NULL;
-    if (!end)
-        return;
-    size_t head_len = (size_t)(end - held->data) + 4;
-    if (!accept_head(client, viewer, bytes_of(held->data, head_len)))
+    size_t head_len = 0;
+    char why[160] = "out of memory in the load generator";
+    enum handshake_result result =
+        held->failed ? HANDSHAKE_REFUSED
+                     : handshake_answer(buf_view(held), &head_len, why, sizeof(why));
+    if (result == HANDSHAKE_REFUSED)
+        gone(client, viewer, why);
+    if (result != HANDSHAKE_OPEN)
         return;
     /* Frames may have come with the head. */
     struct buf rest = *held;

@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 // What must not get lost while things break: nodes killed, Redis restarted, emptied, its messages dropped on the way.
 //
-// HALLEY_CHAOS_VIEWERS=3000 HALLEY_CHAOS_SECONDS=60 make it long; HALLEY_CHAOS_RETURNS=10000 are those who come back at once.
+// HALLEY_CHAOS_VIEWERS=3000 HALLEY_CHAOS_SECONDS=60 make it long; HALLEY_CHAOS_RETURNS=10000 are those who come back at once;
+// HALLEY_CHAOS_ONLY=nodes (redis, drops, emptied, returns) runs one check.
 
 import net from 'node:net';
 
@@ -18,7 +19,7 @@ import {
     sanitized,
     until,
 } from './lib.mjs';
-import { Phone, newCounts } from './lib_phone.mjs';
+import { Follow } from './lib_follow.mjs';
 import { startPublisher } from './lib_publisher.mjs';
 
 const viewers = Number(process.env.HALLEY_CHAOS_VIEWERS || (sanitized ? 60 : 200));
@@ -26,8 +27,6 @@ const seconds = Number(process.env.HALLEY_CHAOS_SECONDS || 10);
 const returns = Number(process.env.HALLEY_CHAOS_RETURNS || (sanitized ? 300 : 2000));
 // Of the messages: many viewers get shorter ones.
 const padBytes = viewers > 500 ? 400 : 1800;
-// How long 200 KB of the kernel last who reads nothing, of 50 messages a second.
-const fillMs = (200e3 * 1000) / (50 * (padBytes + 120));
 const only = process.env.HALLEY_CHAOS_ONLY;
 const set = {
     'type.chat.history': 'yes',
@@ -107,27 +106,11 @@ async function survive(name, room, harm, { exact = true } = {}) {
     };
     for (let i = 0; i < 3; i++) proxies.push(await leakyProxy(redis));
     for (let i = 0; i < 3; i++) await start(i);
-    const counts = newCounts();
-    const phones = Array.from(
-        { length: viewers },
-        () => new Phone(() => nodes[Math.floor(Math.random() * 3)].port, room, counts),
-    );
-    const undo = atEnd(() => phones.forEach((phone) => phone.close()));
-    for (const phone of phones) phone.connect();
-    await until(() => phones.every((phone) => phone.joined), 'everybody is in', 20000);
-
+    // One in twenty reads nothing for a while, again and again: a few seconds fill its buffers and the bounds of its lanes.
+    const follow = Follow.start({ ports: nodes.map((node) => node.port), room, viewers, slow: 5, stallMs: 3000 });
+    await follow.until((now) => now.joined === viewers, 'everybody is in', 20000);
     const publisher = startPublisher(redis, room, padBytes);
     const { state } = publisher;
-    // One in twenty reads nothing for a while, again and again.
-    const slow = phones.filter((_, i) => i % 20 === 0);
-    const stalling = setInterval(() => {
-        for (const phone of slow) {
-            if (!phone.socket || Math.random() > 0.4) continue;
-            const socket = phone.socket;
-            socket.pause();
-            setTimeout(() => socket.resume(), fillMs * (1.3 + Math.random()));
-        }
-    }, 1000);
     const kill = async (i) => {
         nodes[i].told = true;
         nodes[i].child.kill('SIGKILL');
@@ -136,35 +119,29 @@ async function survive(name, room, harm, { exact = true } = {}) {
     };
     const end = Date.now() + seconds * 1000;
     await harm({ redis, proxies, nodes, kill, going: () => Date.now() < end });
-    clearInterval(stalling);
     for (const proxy of proxies) proxy.share = 0;
     await pause(300);
     const before = state.published;
     await until(() => state.published > before + 4, 'some more messages', 10000);
     await publisher.stop();
-    const current = (phone) =>
-        phone.joined && Object.entries(state.last).every(([lane, id]) => phone.have[lane] && id === `${lane}.${phone.have[lane].epoch}.${phone.have[lane].n}`);
     try {
-        await until(() => phones.every(current), 'everybody has the last messages', 20000);
-    } catch (error) {
-        const behind = phones.filter((phone) => !current(phone));
-        console.log(`# behind: ${behind.length}, such as ${JSON.stringify(behind[0].have)} of ${JSON.stringify(state.last)}, healing ${behind[0].healing}, joined ${behind[0].joined}`);
-        throw error;
+        await follow.until(() => follow.current(state.last), `everybody has the last messages ${JSON.stringify(state.last)}`, 20000);
     } finally {
         let filled = 0;
         for (const node of nodes) filled += await node.metric('halley_history_filled_total').catch(() => 0);
         const dropped = proxies.reduce((sum, proxy) => sum + proxy.dropped, 0);
-        console.log(`# ${name}: ${viewers} viewers, ${state.published} published, ${JSON.stringify({ ...counts, dropped, filled })}`);
+        console.log(`# ${name}: ${state.published} published, ${dropped} dropped, ${filled} filled, ${JSON.stringify(follow.state)}`);
     }
+    const code = await follow.stop();
+    const counts = follow.state;
     if (exact) {
-        equal([counts.holes, counts.repeats, counts.lost, counts.wrong], [0, 0, 0, []], 'holes, repeats, losses');
+        equal([counts.holes, counts.repeats, counts.lost, counts.wrong], [0, 0, 0, ''], 'holes, repeats, losses');
+        equal(code, 0, 'exit code of the viewers');
         for (const lane of ['h', 'n']) {
             const [, , n] = state.last[lane].split('.');
             assert(Number(n) >= state.published / 2 - 1, `every publish has a number in ${lane}`);
         }
     }
-    await undo();
-    phones.forEach((phone) => phone.close());
     for (const node of nodes) await node.stop();
     await redis.kill();
     return counts;
@@ -251,33 +228,33 @@ if (wanted('returns'))
                 workers: 2,
                 set: { 'type.chat.history': 'yes', 'type.gift.history': 'yes', 'server.accept': 'spread' },
             });
-            const counts = newCounts();
-            const phones = Array.from({ length: returns }, () => new Phone(() => node.port, '42', counts));
-            const undo = atEnd(() => phones.forEach((phone) => phone.close()));
             const publish = async (from, to) => {
                 for (let i = from; i <= to; i++) {
                     await node.publish('42', { type: 'chat', data: { i, pad: 'x'.repeat(100) } });
                     await node.publish('42', { type: 'gift', data: { i } });
                 }
             };
-            const connectAll = async (done) => {
-                const started = performance.now();
-                phones.forEach((phone) => phone.connect());
-                await until(() => phones.every(done), 'all are current', 120000, 5);
-                return performance.now() - started;
-            };
+            const standAt = (n) => ({ lanes }) =>
+                ['normal', 'high'].every((lane) => lanes[lane]?.viewers === returns && lanes[lane].id.endsWith(`.${n}`));
             await publish(1, 5);
-            const plain = await connectAll((phone) => phone.joined);
+            const follow = Follow.start({ ports: [node.port], room: '42', viewers: returns, reportMs: 10 });
+            await follow.until(() => true, 'the viewers start', 5000);
+            const begin = performance.now();
+            await follow.until((now) => now.joined === returns, 'all are in', 60000);
+            const plain = performance.now() - begin;
             await publish(6, 10);
-            await until(() => phones.every((phone) => phone.have.n?.n === 10 && phone.have.h?.n === 10), 'all have ten', 20000);
+            await follow.until(standAt(10), 'all have ten', 20000);
             const rss = node.rssBytes();
-            phones.forEach((phone) => phone.drop());
+            follow.hangUp();
             await until(async () => (await node.viewers()) === 0, 'all are gone', 20000);
             await publish(11, 110);
             await redis.command('CONFIG', 'RESETSTAT');
             let peak = 0;
             const watch = setInterval(() => (peak = Math.max(peak, node.rssBytes())), 20);
-            const resume = await connectAll((phone) => phone.joined && phone.have.n?.n === 110 && phone.have.h?.n === 110);
+            const back = performance.now();
+            follow.comeBack();
+            await follow.until(standAt(110), 'all are current', 120000);
+            const resume = performance.now() - back;
             clearInterval(watch);
             const stats = await redis.command('INFO', 'commandstats');
             const reads = Number(/cmdstat_xrevrange:calls=(\d+)/.exec(stats)?.[1] || 0);
@@ -286,12 +263,10 @@ if (wanted('returns'))
                     `(x${(resume / plain).toFixed(2)}); ${reads} reads of 2 lanes; memory ${(rss / 1e6).toFixed(1)} MB with all in, ` +
                     `${((peak - rss) / 1e6).toFixed(1)} MB more while they came back`,
             );
-            equal([counts.holes, counts.repeats, counts.lost], [0, 0, 0], 'holes, repeats, losses');
+            equal(await follow.stop(), 0, `holes, repeats, losses: ${JSON.stringify(follow.state)}`);
             assert(reads >= 1 && reads <= 6, `at most 3 reads per lane, got ${reads}`);
             if (!sanitized) assert(peak - rss < 20e6, `less than 20 MB more, got ${peak - rss}`);
             if (!sanitized) assert(resume < 3 * plain, `within 3 x ${plain}, took ${resume}`);
-            await undo();
-            phones.forEach((phone) => phone.close());
             await node.stop();
         },
         180000,
