@@ -1,14 +1,17 @@
 """Scenarios of weak networks on real network stacks: see scripts/weaknet --help and docs/operations.md."""
 
 import argparse
+import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import sys
+import tempfile
 import time
 
-from weaknet_bed import VIRTUAL, Bed, Loop, Missing, Viewer
+from weaknet_bed import PORT, VIRTUAL, Bed, Loop, Missing, Viewer
 
 EXIT_UNAVAILABLE = 69
 
@@ -266,7 +269,131 @@ def balance(_):
         bed.close()
 
 
-SCENARIOS = {"thin": thin, "far": far, "loss": loss, "nat": nat, "halfopen": halfopen, "balance": balance}
+class Killer:
+    """Kills a node drawn by lot, again and again. The balancer takes it out a second later, as health checks do, and in again once it is ready."""
+
+    def __init__(self, bed, options, seconds):
+        self.bed, self.options = bed, options
+        self.numbers = list(range(1, bed.node_count + 1))
+        self.nodes = {number: bed.start_node(number, **options) for number in self.numbers}
+        self.down, self.kills = None, 0
+        self.end = time.monotonic() + seconds
+        self.due = time.monotonic() + 2
+
+    def step(self):
+        now = time.monotonic()
+        if now < self.due or (self.down is None and now > self.end):
+            return
+        if self.down is None:
+            self.down = random.choice(self.numbers)
+            self.nodes.pop(self.down).stop()
+            self.kills += 1
+            self.due = now + 1
+        elif self.down not in self.nodes:
+            self.bed.balance([number for number in self.numbers if number != self.down])
+            self.nodes[self.down] = self.bed.start_node(self.down, wait=False, **self.options)
+        elif self.nodes[self.down].is_ready():
+            self.bed.balance()
+            self.down = None
+            self.due = now + 1 + 2 * random.random()
+
+    def is_over(self):
+        return time.monotonic() > self.end and self.down is None
+
+
+class Backend:
+    """Publishes to whichever node answers, each message again, with its key, until one said yes."""
+
+    def __init__(self, nodes):
+        self.nodes, self.links = nodes, {}
+        self.count, self.again, self.last = 0, 0, {}
+
+    def publish(self):
+        self.count += 1
+        body = {"type": "gift" if self.count % 2 else "chat", "data": {"n": self.count, "pad": "x" * 300}, "key": f"m{self.count}"}
+        end = time.monotonic() + 15
+        while time.monotonic() < end:
+            node = random.choice(list(self.nodes.values()))
+            try:
+                link = self.links.get(node) or node.admin()
+                self.links[node] = link
+                status, text = node.http("POST", "/v1/rooms/kill/messages", body, link)
+            except (OSError, http.client.HTTPException):
+                self.links.pop(node, None)
+                status, text = 0, "no answer"
+            if status in (200, 202):
+                found = json.loads(text)["id"]
+                self.last[found[0]] = found
+                return
+            require(status in (0, 503), f"a publish is answered {status}: {text}")
+            self.again += 1
+            time.sleep(0.01)
+        raise AssertionError("no node took a message within 15 s")
+
+
+class Followers:
+    """halley-bench follow in the viewers' namespace."""
+
+    def __init__(self, bed, count, addresses):
+        bench = os.path.join(os.path.dirname(os.environ["HALLEY_BIN"]), "halley-bench")
+        self.file = tempfile.TemporaryFile("w+")
+        self.count = count
+        self.process = bed.spawn(
+            "viewers", bench, "follow", "--url", f"ws://{VIRTUAL}:{PORT}/ws", "--room", "kill", "--viewers", str(count),
+            "--source", "10.99.0.2", "--sources", str(addresses), "--slow", "5", "--report-ms", "100", stdout=self.file,
+        )
+
+    def state(self):
+        self.file.seek(0)
+        lines = self.file.read().split("\n")
+        return json.loads(lines[-2]) if len(lines) > 1 else {"joined": 0, "lanes": {}}
+
+    def are_at(self, last):
+        now = self.state()
+        at = [lane["id"] for lane in now["lanes"].values() if lane["viewers"] == self.count]
+        return now["joined"] == self.count and sorted(at) == sorted(last.values())
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait(20)
+
+
+def kill(short):
+    """Three nodes behind one address, one of them killed every few seconds: every viewer gets every message once and in order."""
+    seconds, count, addresses = (15, 300, 40) if short else (120, 600, 40)
+    bed = Bed(nodes=3, viewer_addresses=addresses)
+    try:
+        if not shutil.which("redis-server"):
+            raise Missing("`redis-server` is missing: apt-get install redis-server")
+        url = bed.start_redis()
+        bed.balance()
+        killer = Killer(
+            bed, {"broker.url": url, "type.chat.history": "yes", "type.gift.history": "yes", "history.length": 5000}, seconds
+        )
+        followers = Followers(bed, count, addresses)
+        loop = Loop(bed, VIRTUAL)
+        require(loop.run(20, lambda: followers.state()["joined"] == count), f"all join: {followers.state()}")
+        backend = Backend(killer.nodes)
+        loop.every(0.02, backend.publish)
+        loop.every(0.05, killer.step)
+        require(loop.run(seconds + 30, killer.is_over), "the last killed node comes back")
+        loop.jobs.clear()
+        arrived = loop.run(30, lambda: followers.are_at(backend.last))
+        code = followers.stop()
+        found = followers.state()
+        told = (
+            f"{killer.kills} kills, {count} viewers, {backend.count} messages to each ({backend.again} tries more), {found['connects']} "
+            f"connections, {found['holes']} holes, {found['repeats']} repeats, {found['lost']} lost"
+        )
+        require(arrived, f"everybody has the last messages {backend.last}: {found}")
+        require(code == 0, f"{told}; {found['wrong']}")
+        require(killer.kills >= 3 and found["connects"] > count * 1.3, f"viewers had to come back: {told}")
+        return told
+    finally:
+        bed.close()
+
+
+SCENARIOS = {"thin": thin, "far": far, "loss": loss, "nat": nat, "halfopen": halfopen, "balance": balance, "kill": kill}
 
 
 def stop(_signal, _frame):

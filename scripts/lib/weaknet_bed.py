@@ -62,6 +62,7 @@ class Bed:
         self.base = f"{PREFIX}-{os.getpid()}"
         self.node_count = nodes
         self.nodes = []
+        self.processes = []
         self.made = []
         self.libc = ctypes.CDLL(None, use_errno=True)
         sweep_leftovers()
@@ -138,12 +139,14 @@ class Bed:
         for key, value in (("tcp_loose", 0), ("tcp_timeout_established", seconds)):
             self.inside("router", "sysctl", "-qw", f"net.netfilter.nf_conntrack_{key}={value}")
 
-    def balance(self):
-        """One address for all nodes: the source's hash chooses."""
-        choices = ", ".join(f"{i - 1} : 10.99.{i}.2" for i in range(1, self.node_count + 1))
+    def balance(self, numbers=None):
+        """One address for all nodes, or for those with these numbers: the source's hash chooses. Connections that stand stay where they are."""
+        numbers = numbers or range(1, self.node_count + 1)
+        choices = ", ".join(f"{place} : 10.99.{number}.2" for place, number in enumerate(numbers))
         self.nft(
-            "table ip lb { chain in { type nat hook prerouting priority dstnat; policy accept;\n"
-            f"ip daddr {VIRTUAL} tcp dport {PORT} dnat to jhash ip saddr mod {self.node_count} seed 0xbeef map {{ {choices} }}\n}}\n}}"
+            "table ip lb { chain in { type nat hook prerouting priority dstnat; policy accept;\n}\n}\n"
+            "flush chain ip lb in\n"
+            f"add rule ip lb in ip daddr {VIRTUAL} tcp dport {PORT} dnat to jhash ip saddr mod {len(numbers)} seed 0xbeef map {{ {choices} }}"
         )
 
     def cut_off(self):
@@ -152,10 +155,27 @@ class Bed:
 
     # Processes and sockets.
 
-    def start_node(self, number=1, **options):
+    def spawn(self, part, *command, **options):
+        """A process in the namespace, which goes with this one."""
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", self.name(part), *command], stdin=subprocess.DEVNULL, env={"PATH": os.environ["PATH"]},
+            preexec_fn=lambda: self.libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), **options,
+        )
+        self.processes.append(process)
+        return process
+
+    def start_redis(self):
+        """Returns its URL, for the nodes."""
+        self._namespace("redis")
+        self._wire("redis", "10.99.100")
+        self.spawn("redis", "redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", stdout=subprocess.DEVNULL)
+        return "redis://10.99.100.2:6379"
+
+    def start_node(self, number=1, wait=True, **options):
         node = Node(self, number, options)
         self.nodes.append(node)
-        node.wait_ready()
+        if wait:
+            node.wait_ready()
         return node
 
     def socket(self, part):
@@ -179,6 +199,10 @@ class Bed:
         for node in self.nodes:
             node.stop()
         self.nodes = []
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.processes = []
         while self.made:
             sh("ip", "netns", "del", self.name(self.made.pop()), check=False)
 
@@ -194,29 +218,29 @@ class Node:
             "server.listen": f"0.0.0.0:{PORT}", "server.node": f"node-{number}", "server.workers": 1,
             "admin.listen": f"127.0.0.1:{ADMIN_PORT}", **{key.replace("__", "."): value for key, value in options.items()},
         }
-        command = ["ip", "netns", "exec", bed.name(self.part), os.environ["HALLEY_BIN"]]
+        command = [os.environ["HALLEY_BIN"]]
         for key, value in conf.items():
             command += ["-o", f"{key}={value}"]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env={"PATH": os.environ["PATH"]},
-            preexec_fn=lambda: bed.libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
-        )
+        self.process = bed.spawn(self.part, *command, stdout=self.log, stderr=self.log)
 
     def tail(self):
         self.log.seek(0)
         return self.log.read().decode("utf-8", "replace")[-1500:]
 
+    def is_ready(self):
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the daemon ended with {self.process.returncode}: {self.tail()}")
+        try:
+            return self.http("GET", "/readyz")[0] == 200
+        except OSError:
+            return False
+
     def wait_ready(self):
         end = time.monotonic() + 15
-        while time.monotonic() < end:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the daemon ended with {self.process.returncode}: {self.tail()}")
-            try:
-                if self.http("GET", "/readyz")[0] == 200:
-                    return
-            except OSError:
-                time.sleep(0.05)
-        raise RuntimeError(f"the daemon is not ready: {self.tail()}")
+        while not self.is_ready():
+            if time.monotonic() > end:
+                raise RuntimeError(f"the daemon is not ready: {self.tail()}")
+            time.sleep(0.05)
 
     def http(self, method, path, body=None, connection=None):
         connection = connection or self.admin()

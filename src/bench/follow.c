@@ -1,6 +1,7 @@
 #include "base/clock.h"
 #include "bench/follower.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -66,12 +67,22 @@ static int take_url(struct follow *follow, const char *value)
     return target_parse(value, "ws", "80", target) < 0 ? EXIT_USE : 0;
 }
 
-enum follow_option { URL, ROOM, VIEWERS, SLOW, STALL, REPORT, SECONDS, HELP };
+static int take_source(struct follow *follow, const char *value)
+{
+    follow->source.sin_family = AF_INET;
+    if (inet_pton(AF_INET, value, &follow->source.sin_addr) == 1)
+        return 0;
+    return complain("source", value, "an IPv4 address is wanted");
+}
+
+enum follow_option { URL, ROOM, SOURCE, VIEWERS, SOURCES, SLOW, STALL, REPORT, SECONDS, HELP };
 
 static const struct option options[] = {
     [URL] = {"url", required_argument, NULL, 0},
     [ROOM] = {"room", required_argument, NULL, 0},
+    [SOURCE] = {"source", required_argument, NULL, 0},
     [VIEWERS] = {"viewers", required_argument, NULL, 0},
+    [SOURCES] = {"sources", required_argument, NULL, 0},
     [SLOW] = {"slow", required_argument, NULL, 0},
     [STALL] = {"stall-ms", required_argument, NULL, 0},
     [REPORT] = {"report-ms", required_argument, NULL, 0},
@@ -82,11 +93,9 @@ static const struct option options[] = {
 
 static const struct {
     double low, high, start;
-} bounds[] = {[VIEWERS] = {1, 5e5, 100},
-              [SLOW] = {0, 100, 0},
-              [STALL] = {1, 600000, 3000},
-              [REPORT] = {1, 3600000, 1000},
-              [SECONDS] = {0, 86400, 0}};
+} bounds[] = {
+    [VIEWERS] = {1, 5e5, 100},   [SOURCES] = {1, 65000, 1},     [SLOW] = {0, 100, 0},
+    [STALL] = {1, 600000, 3000}, [REPORT] = {1, 3600000, 1000}, [SECONDS] = {0, 86400, 0}};
 
 /* Returns 0, an exit code, or -1 after --help. */
 static int parse(int argc, char **argv, struct follow *out)
@@ -104,6 +113,8 @@ static int parse(int argc, char **argv, struct follow *out)
             wrong = take_url(out, optarg);
         else if (which == ROOM)
             out->room = optarg;
+        else if (which == SOURCE)
+            wrong = take_source(out, optarg);
         else
             wrong = take_number(options[which].name, optarg, bounds[which].low, bounds[which].high,
                                 &numbers[which]);
@@ -117,6 +128,7 @@ static int parse(int argc, char **argv, struct follow *out)
     if (!out->room || !*out->room || strlen(out->room) > 64)
         return complain("room", out->room, "1 to 64 bytes are wanted");
     out->count = (uint32_t)numbers[VIEWERS];
+    out->sources = (uint32_t)numbers[SOURCES];
     out->slow_share = numbers[SLOW] / 100;
     out->stall_ns = (uint64_t)(numbers[STALL] * 1e6);
     out->report_ns = (uint64_t)(numbers[REPORT] * 1e6);

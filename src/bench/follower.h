@@ -12,6 +12,8 @@
 #include "bench/frames.h"
 #include "protocol/history_id.h"
 
+#include <netinet/in.h>
+
 enum {
     FOLLOW_TARGETS_MAX = 16,
     FOLLOW_CODES_MAX = 12,
@@ -62,6 +64,8 @@ struct follow {
     struct target targets[FOLLOW_TARGETS_MAX];
     uint32_t target_count;
     const char *room;
+    struct sockaddr_in source; /* of the first viewer; family 0: the system's choice */
+    uint32_t sources;          /* viewers take so many addresses in turn */
     uint32_t count;
     double slow_share; /* of the viewers, 0 to 1 */
     uint64_t stall_ns;

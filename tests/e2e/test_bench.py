@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """The load tool tells the truth: it sees what a server does wrong, and it counts what Halley counts."""
 
+import asyncio
 import html.parser
 import json
 import math
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree
+
+import websockets
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
@@ -215,7 +218,59 @@ def tickets_are_brought():
             daemon.stop()
 
 
+# What a server says to the first and to the second connection of a viewer; a hole, a repeat, and a place that is forgotten.
+VISITS = (
+    [{"op": "joined", "room": "r", "ref": 1, "after": ["h.e1.7"]}, *({"type": "chat", "id": f"n.e1.{n}"} for n in (1, 2, 4, 4)),
+     {"type": "gift", "id": "h.e1.8"}, {"op": "goodbye", "reason": "drain", "retry_after_ms": 1}],
+    [{"op": "joined", "room": "r", "ref": 1, "after": ["h.e1.8", "n.e2.7"]}, {"type": "chat", "id": "n.e2.8"},
+     {"op": "skipped", "room": "r", "lane": "normal", "count": 3}, {"type": "chat", "id": "n.e2.12"},
+     {"op": "error", "ref": 1, "code": "unavailable", "retry_after_ms": 1},
+     {"op": "joined", "room": "r", "ref": 1, "after": ["h.e1.8", "n.e2.8"]}, {"type": "chat", "id": "n.e2.9"}],
+)
+# After so many of these it waits for a join.
+JOINS_BEFORE = ((0,), (0, 3, 5))
+
+
+def follow_counts_what_is_wrong():
+    """Against a server that does each thing wrong once: the counts, the places asked for, and the exit code."""
+    asked, visits = [], []
+
+    async def serve(socket, _path=None):
+        visit = len(visits)
+        visits.append(socket)
+        for number, message in enumerate(VISITS[visit]):
+            if number in JOINS_BEFORE[visit]:
+                asked.append(json.loads(await socket.recv()).get("after"))
+            await socket.send(json.dumps(message))
+        if visit == 0:
+            await socket.close(1012)
+        await socket.wait_closed()
+
+    async def run():
+        async with websockets.serve(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            child = await asyncio.create_subprocess_exec(
+                BENCH, "follow", "--url", f"ws://127.0.0.1:{port}/ws", "--room", "r", "--viewers", "1", "--report-ms", "10",
+                stdout=subprocess.PIPE)
+            while True:
+                state = json.loads(await asyncio.wait_for(child.stdout.readline(), 20))
+                if state["lanes"].get("normal", {}).get("id") == "n.e2.9":
+                    break
+            child.terminate()
+            await child.communicate()
+            return child.returncode, state
+
+    code, state = asyncio.run(run())
+    equal(code, 1, "exit code")
+    equal(asked, [None, ["h.e1.8", "n.e1.4"], ["h.e1.8", "n.e2.8"], ["h.e1.8", "n.e2.8"]], "places that were asked for")
+    wanted = {"viewers": 1, "joined": 1, "lanes": {"high": {"id": "h.e1.8", "viewers": 1}, "normal": {"id": "n.e2.9", "viewers": 1}},
+              "connects": 2, "messages": 7, "holes": 1, "repeats": 1, "lost": 1, "skipped": 1, "gaps": 0,
+              "closes": {"1012": 1}, "errors": {"unavailable": 1}, "wrong": "viewer 0: n.e1.4 where 3 was due"}
+    equal(state, wanted, "counts")
+
+
 check("tickets: each viewer brings one", tickets_are_brought)
+check("follow: a hole, a repeat and a lost place are counted, and what it asks for is right", follow_counts_what_is_wrong)
 check("guard: repeats what is past its limit, and judges by the median", guard_judges)
 check("guard: reads what it recorded, and docs/benchmarks.md has all cases", guard_reads_what_it_recorded)
 check("the page is well-formed, needs nothing else, and names its plots", page_is_whole)
