@@ -366,7 +366,8 @@ void viewer_connection_id(const struct worker *worker, const struct viewer *view
                           char out[CONNECTION_ID_LEN + 1]);
 struct bytes viewer_user(const struct worker *worker, const struct viewer *viewer,
                          char out[USER_NAME_MAX + 1]);
-/* Sets who it is; session may be empty. Returns false when memory is out. A guest's session is nobody's and not kept. */
+/* Sets who it is, in place of who it was (auth.mode was reloaded before its CONNECT); session may be empty. Returns false when memory is out. A
+ * guest's session is nobody's and not kept. */
 bool viewer_set_user(struct viewer *viewer, const char *user, const char *session);
 const char *viewer_session(const struct viewer *viewer); /* empty: none */
 void viewer_peer(const struct viewer *viewer, char *out, size_t cap);

@@ -126,8 +126,8 @@ static const char *session_of(const struct viewer *viewer, const struct inquiry 
         return inquiry->pass.session;
     if (inquiry->use == TICKET_HANDSHAKE)
         return inquiry->wishes.session;
-    if (inquiry->use == TICKET_CONNECT)
-        return viewer->extras ? viewer->extras->session : "";
+    if (inquiry->use == TICKET_CONNECT && viewer->extras && viewer->extras->session[0])
+        return viewer->extras->session;
     return viewer_session(viewer);
 }
 

@@ -269,12 +269,14 @@ bool viewer_set_user(struct viewer *viewer, const char *user, const char *sessio
     size_t session_len = session[0] ? strlen(session) + 1 : 0;
     if (user_len == 1)
         return true;
-    viewer->user = malloc(user_len + session_len);
-    if (!viewer->user)
+    char *text = malloc(user_len + session_len);
+    if (!text)
         return false;
-    memcpy(viewer->user, user, user_len);
+    memcpy(text, user, user_len);
     if (session_len > 0)
-        memcpy(viewer->user + user_len, session, session_len);
+        memcpy(text + user_len, session, session_len); /* it may stand behind the earlier name */
+    free(viewer->user);
+    viewer->user = text;
     viewer->has_session = session_len > 0;
     return true;
 }

@@ -347,6 +347,29 @@ await check('/v1/config hides secrets; -t tells of a bad key with file and line'
     assert(memory.stderr.includes('broker.url'), 'it says what to do');
 });
 
+await check('SIGHUP from open to jwt: who waits for its 40 needs a ticket, and is its user from then on', async () => {
+    const conf = `${issuer.folder}/open.conf`;
+    fs.writeFileSync(conf, 'server { workers = 1 }\nauth { mode = open }\n');
+    const daemon = await Halley.start({ conf, env: { SECRET: `base64:${issuer.secret}` } });
+    const wait = async (session) => {
+        const ws = await WsRaw.open(daemon.port, `/socket.io/?EIO=4&transport=websocket&user=alice-of-the-query&session=${session}`);
+        await ws.nextText('open packet');
+        return ws;
+    };
+    const [good, bad, gone] = [await wait('s1'), await wait('s2'), await wait('s3')];
+    fs.writeFileSync(conf, 'server { workers = 1 }\nauth { mode = jwt }\nkey hs { secret = "${SECRET}" }\n');
+    daemon.child.kill('SIGHUP');
+    await until(async () => (await refusal(daemon.port, '/ws').catch(() => null))?.status === 401, 'tickets are asked for');
+    await good.text(`40{"token":"${issuer.ticket({ sub: 'bob' })}"}`);
+    assert((await good.nextText()).startsWith('40{"sid":'), 'connected');
+    await bad.text('40');
+    equal(await bad.nextText(), '44{"message":"ticket-invalid"}', 'without a ticket');
+    gone.destroy();
+    const of = async (user) => (await daemon.http('GET', `/v1/users/${user}/connections`)).json;
+    equal([(await of('bob')).connections.map((c) => c.session), (await of('alice-of-the-query')).count], [['s1'], 0], 'connections');
+    equal((await daemon.stop()).code, 0, 'exit code');
+});
+
 await check('SIGHUP: a new key for new connections; the old one’s viewers stay', async () => {
     const conf = `${issuer.folder}/halley.conf`;
     const write = (keys) =>
