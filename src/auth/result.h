@@ -21,8 +21,9 @@
     X(AUTH_OTHER_USER, "other_user", "a refresh with the ticket of another user or session")       \
     X(AUTH_UNKNOWN, "unknown", "Redis holds no such ticket")                                       \
     X(AUTH_USED, "used", "used already by another session or address, or too long ago")            \
+    X(AUTH_KICKED, "kicked", "its user was kicked while it was checked")                           \
     X(AUTH_AWAY, "away", "Redis is away or answered too late")                                     \
-    X(AUTH_FULL, "full", "auth.pending or auth.marks is reached")                                  \
+    X(AUTH_FULL, "full", "auth.pending, auth.marks or auth.kicks is reached")                      \
     X(AUTH_NO_MEMORY, "no_memory", "the node is out of memory")
 
 enum auth_result {

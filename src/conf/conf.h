@@ -109,6 +109,7 @@ struct conf {
         bool single_use;
         uint32_t reuse_window_ms;
         uint32_t marks; /* used tickets that the node itself remembers */
+        uint32_t kicks; /* users kicked while tickets wait, per worker */
     } auth;
     struct {
         char url[CONF_TEXT_MAX]; /* secret: the password is hidden in every print */

@@ -24,6 +24,7 @@ enum {
     GRANT_BYTES = 4096,         /* what a ticket allows, where no two viewers have the same */
     INQUIRY_BYTES = 1024,       /* a handshake that waits for an answer about its ticket */
     MARK_BYTES = 192,           /* a used ticket */
+    KICK_BYTES = 160,           /* a user that was kicked while tickets waited */
     REQUEST_BYTES = 32768,      /* libmicrohttpd's memory for one connection */
     MAILBOX_SLOT_BYTES = 8,
     ADDRESS_BYTES = 56,  /* struct peer, its share of the table, malloc */
@@ -123,12 +124,15 @@ static void tickets(struct sum *sum, const struct conf *conf, uint64_t connectio
         return;
     line(sum, "rights of tickets", times(connections, GRANT_BYTES), "connections x %d B",
          GRANT_BYTES);
-    if (conf->auth.mode == AUTH_REDIS || conf->auth.single_use)
+    if (conf->auth.mode == AUTH_REDIS || conf->auth.single_use) {
         line(sum, "tickets that wait",
              times(times(conf->server.workers, conf->auth.pending),
                    plus(conf->limits.head_bytes, INQUIRY_BYTES)),
              "%u workers x auth.pending x (limits.head_bytes + %d B)", conf->server.workers,
              INQUIRY_BYTES);
+        line(sum, "kicks", times(times(conf->server.workers, conf->auth.kicks), KICK_BYTES),
+             "%u workers x auth.kicks x %d B", conf->server.workers, KICK_BYTES);
+    }
     if (conf->auth.single_use && strcmp(conf->broker.url, "memory:") == 0)
         line(sum, "used tickets", times(conf->auth.marks, MARK_BYTES), "auth.marks x %d B",
              MARK_BYTES);

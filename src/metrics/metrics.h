@@ -160,6 +160,10 @@ enum drop_reason {
     X(network_doubts, COUNTER, "halley_network_losses_total", "kind=\"doubted\"", "")              \
     X(tickets_waiting, GAUGE, "halley_tickets_waiting", "",                                        \
       "Tickets that wait for an answer about them (auth.pending).")                                \
+    X(kicks, GAUGE, "halley_kicks_remembered", "",                                                 \
+      "Users kicked while tickets wait that may turn out to be theirs (auth.kicks).")              \
+    X(kicks_forgotten, COUNTER, "halley_kicks_forgotten_total", "",                                \
+      "Of those the ones past auth.kicks: the tickets that waited then are answered 503.")         \
     X(tcp_known, COUNTER, "halley_tcp_viewers_total", "",                                          \
       "Viewers whose TCP options were looked at.")                                                 \
     X(tcp_without_sack, COUNTER, "halley_tcp_without_total", "option=\"sack\"",                    \

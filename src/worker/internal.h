@@ -32,6 +32,7 @@
 #include "halley/heartbeat.h"
 #include "halley/lanes.h"
 #include "halley/networks.h"
+#include "policy/kicks.h"
 #include "policy/merge.h"
 #include "protocol/adapter.h"
 #include "worker/worker.h"
@@ -264,6 +265,8 @@ struct worker {
     uint64_t terms_bytes;  /* of all viewers' terms and rates */
     struct grants grants;
     uint64_t inquiries; /* made so far: the number of the last one */
+    struct link asking; /* those that wait for an answer, the oldest first */
+    struct kicks kicks; /* users kicked meanwhile */
     uint64_t next_id;
     uint64_t
         promised_id; /* viewers up to this one came under an earlier conf, whose timeout they keep: */
@@ -360,6 +363,8 @@ void viewer_rearm(struct worker *worker,
                   struct viewer *viewer); /* have epoll tell again what is ready */
 void viewer_set_adapter(struct viewer *viewer, const struct adapter *adapter);
 struct viewer *viewer_find(struct worker *worker, uint32_t slot, uint64_t id);
+/* It is upgraded and waits for its CONNECT: a kick finds it, if its user is known. */
+int viewer_awaits_connect(struct worker *worker, struct viewer *viewer);
 int viewer_opened(struct worker *worker,
                   struct viewer *viewer); /* gets messages from now on; indexes the user */
 void viewer_connection_id(const struct worker *worker, const struct viewer *viewer,
@@ -368,7 +373,8 @@ struct bytes viewer_user(const struct worker *worker, const struct viewer *viewe
                          char out[USER_NAME_MAX + 1]);
 /* Sets who it is, in place of who it was (auth.mode was reloaded before its CONNECT); session may be empty. Returns false when memory is out. A
  * guest's session is nobody's and not kept. */
-bool viewer_set_user(struct viewer *viewer, const char *user, const char *session);
+bool viewer_set_user(struct worker *worker, struct viewer *viewer, const char *user,
+                     const char *session);
 const char *viewer_session(const struct viewer *viewer); /* empty: none */
 void viewer_peer(const struct viewer *viewer, char *out, size_t cap);
 
@@ -539,7 +545,7 @@ struct found {
     uint32_t slot;
     uint64_t id;
 };
-/* The open viewers of a user, to be looked up one by one with viewer_find() (one may close the others). Valid until the
+/* The viewers of a user, open ones and those that wait for their CONNECT, to be looked up one by one with viewer_find() (one may close the others). Valid until the
  * next call; none where memory is out. */
 const struct found *users_find(struct worker *worker, struct bytes user, size_t *count);
 /* Tells the node of a viewer that has a session, or whose user's connections are bounded; and that it has gone. */

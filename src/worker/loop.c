@@ -373,6 +373,8 @@ static int init(struct worker *worker, const struct worker_setup *setup)
     list_init(&worker->resumes);
     list_init(&worker->ripe);
     list_init(&worker->replays);
+    list_init(&worker->asking);
+    kicks_init(&worker->kicks);
     list_init(&worker->sweeping);
     mailbox_init(&worker->mailbox);
     int error = start_handles(worker);
@@ -492,6 +494,7 @@ void worker_join(struct worker *worker)
     map_fini(&worker->rooms);
     resume_fini(worker);
     grants_fini(&worker->grants);
+    kicks_fini(&worker->kicks);
     peers_fini(&worker->peers);
     halley_networks_destroy(worker->networks);
     codec_pool_destroy(worker->codecs);

@@ -1,4 +1,4 @@
-#include "worker/internal.h"
+#include "worker/tickets.h"
 
 #include "base/clock.h"
 
@@ -77,6 +77,8 @@ static void describe(struct worker *worker, const struct viewer *viewer, struct 
 static void on_connection(struct worker *worker, struct viewer *viewer, struct query_answer *answer,
                           enum query_kind kind)
 {
+    if (kind != QUERY_KICK && viewer->state != VIEWER_OPEN)
+        return;
     answer->count++;
     if (kind == QUERY_KICK) {
         viewer_close(worker, viewer, CLOSE_KICKED);
@@ -119,6 +121,8 @@ void query_answer(struct worker *worker, struct worker_query *query)
         break;
     }
     default:
+        if (query->kind == QUERY_KICK)
+            tickets_kicked(worker, name);
         for_each_of_user(worker, name, answer, query->kind);
     }
 }

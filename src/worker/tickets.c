@@ -24,13 +24,25 @@ static void inquiry_fini(struct worker *worker, struct inquiry *inquiry)
     buf_fini(&inquiry->wishes.rooms);
 }
 
+/* It waits no longer. Kicks that came before the oldest one that still does concern nobody any more. */
+static void stop_waiting(struct worker *worker, struct inquiry *inquiry)
+{
+    list_remove(&inquiry->link);
+    metric_sub(&worker->metrics.tickets_waiting, 1);
+    kicks_settle(&worker->kicks,
+                 list_empty(&worker->asking)
+                     ? UINT64_MAX
+                     : CONTAINER_OF(worker->asking.next, struct inquiry, link)->first);
+    metric_set(&worker->metrics.kicks, worker->kicks.users.count);
+}
+
 static void inquiry_drop(struct worker *worker, struct viewer *viewer)
 {
     struct inquiry *inquiry = viewer->extras ? viewer->extras->inquiry : NULL;
     if (!inquiry)
         return;
     viewer->extras->inquiry = NULL;
-    metric_sub(&worker->metrics.tickets_waiting, 1);
+    stop_waiting(worker, inquiry);
     inquiry_fini(worker, inquiry);
     free(inquiry);
 }
@@ -61,6 +73,8 @@ static struct inquiry *inquiry_keep(struct worker *worker, struct viewer *viewer
     kept->wishes.ticket = (struct bytes){0};
     inquiry->wishes.rooms = (struct buf){0};
     inquiry->pass = (struct pass){0};
+    list_init(&kept->link);
+    list_append(&worker->asking, &kept->link);
     extras->inquiry = kept;
     metric_add(&worker->metrics.tickets_waiting, 1);
     return kept;
@@ -80,8 +94,10 @@ static enum auth_result ask(struct worker *worker, struct viewer *viewer, struct
         return full && !second ? AUTH_FULL : AUTH_NO_MEMORY;
     }
     kept->number = ++worker->inquiries;
-    if (!second)
+    if (!second) {
         kept->asked_ms = worker->now_ms;
+        kept->first = kept->number;
+    }
     command->slot = viewer->slot;
     command->id = viewer->id;
     command->ref.value = kept->number;
@@ -153,7 +169,7 @@ static enum auth_result ask_to_bind(struct worker *worker, struct viewer *viewer
 static bool take_pass(struct worker *worker, struct viewer *viewer, struct inquiry *inquiry)
 {
     if (inquiry->use != TICKET_REFRESH &&
-        !viewer_set_user(viewer, inquiry->pass.user, session_of(viewer, inquiry)))
+        !viewer_set_user(worker, viewer, inquiry->pass.user, session_of(viewer, inquiry)))
         return false;
     struct terms *terms = terms_of(worker, viewer);
     if (!terms)
@@ -296,12 +312,39 @@ static void settle(struct worker *worker, struct viewer *viewer, struct inquiry 
         reply_end(worker, viewer);
 }
 
+/* Was its user kicked while it waited? */
+static enum auth_result judge_kicks(const struct worker *worker, const struct inquiry *inquiry)
+{
+    switch (kicks_judge(&worker->kicks, bytes_str(inquiry->pass.user), inquiry->first)) {
+    case KICKS_KICKED:
+        return AUTH_KICKED;
+    case KICKS_UNKNOWN:
+        return AUTH_FULL;
+    default:
+        return AUTH_OK;
+    }
+}
+
+void tickets_kicked(struct worker *worker, struct bytes user)
+{
+    if (list_empty(&worker->asking))
+        return;
+    if (!kicks_add(&worker->kicks, user, worker->inquiries, worker->conf->auth.kicks)) {
+        metric_add(&worker->metrics.kicks_forgotten, 1);
+        log_limited(LOG_LEVEL_WARN, "too many users kicked while tickets wait: these get 503",
+                    LOG_UINT("auth.kicks", worker->conf->auth.kicks));
+    }
+    metric_set(&worker->metrics.kicks, worker->kicks.users.count);
+}
+
 /* The same for one that waited: it is the viewer's no longer, whatever happens next. */
 static void settle_kept(struct worker *worker, struct viewer *viewer, enum auth_result result)
 {
     struct inquiry *inquiry = viewer->extras->inquiry;
     viewer->extras->inquiry = NULL;
-    metric_sub(&worker->metrics.tickets_waiting, 1);
+    if (result == AUTH_OK)
+        result = judge_kicks(worker, inquiry);
+    stop_waiting(worker, inquiry);
     settle(worker, viewer, inquiry, result);
     inquiry_fini(worker, inquiry);
     free(inquiry);

@@ -7,7 +7,7 @@
  * Path:      welcome, intents -> [tickets] -> node (COMMAND_TICKET_…) -> [tickets] -> welcome, intents.
  * Threads:   the worker's thread.
  * Ownership: an inquiry is the viewer's and dies with it; an answer that comes later finds nobody.
- * Limits:    auth.pending inquiries per worker.
+ * Limits:    auth.pending inquiries and auth.kicks kicks per worker.
  */
 #pragma once
 
@@ -31,7 +31,9 @@ struct pass {
 struct inquiry {
     enum ticket_use use;
     bool binding;          /* the last question: may this session or address use it? */
-    uint64_t number;       /* the answer carries it */
+    struct link link;      /* on worker->asking */
+    uint64_t first;        /* number of its first question; 0: none was asked */
+    uint64_t number;       /* of the last one: the answer carries it */
     uint32_t asked_ms;     /* since when it waits */
     struct intent_ref ref; /* REFRESH */
     struct wishes wishes;  /* HANDSHAKE: what it goes on with */
@@ -49,6 +51,9 @@ void tickets_refresh(struct worker *worker, struct viewer *viewer, const struct 
 
 /* COMMAND_TICKET_ANSWER */
 void tickets_answered(struct worker *worker, const struct command *command);
+
+/* The user is kicked: so is whoever waits for an answer and turns out to be this user. */
+void tickets_kicked(struct worker *worker, struct bytes user);
 
 /* On the viewer's timer: an answer that is late, a ticket that ran out. Returns ms until the next look (UINT32_MAX: none is
  * needed), 0 when the viewer is gone or was dealt with. */

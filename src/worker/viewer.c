@@ -192,12 +192,33 @@ void viewer_rearm(struct worker *worker, struct viewer *viewer)
     (void)epoll_ctl(worker->epoll_fd, EPOLL_CTL_MOD, viewer->fd, &event);
 }
 
+static bool is_indexed(const struct viewer *viewer)
+{
+    return viewer->user_node.hash != 0;
+}
+
+static int index_user(struct worker *worker, struct viewer *viewer)
+{
+    char user[USER_NAME_MAX + 1];
+    struct bytes name = viewer_user(worker, viewer, user); /* a guest is found by its own too */
+    if (is_indexed(viewer))
+        return 0;
+    return map_add(&worker->users, &viewer->user_node, map_hash(name.data, name.len) | 1) == 0
+               ? 0
+               : UV_ENOMEM;
+}
+
+static void unindex_user(struct worker *worker, struct viewer *viewer)
+{
+    if (is_indexed(viewer))
+        map_remove(&worker->users, &viewer->user_node);
+    viewer->user_node = (struct map_node){0};
+}
+
 static void forget_user(struct worker *worker, struct viewer *viewer)
 {
     users_delist(worker, viewer);
-    if (viewer->user_node.hash || viewer->user_node.next)
-        map_remove(&worker->users, &viewer->user_node);
-    viewer->user_node = (struct map_node){0};
+    unindex_user(worker, viewer);
 }
 
 void viewer_destroy(struct worker *worker, struct viewer *viewer)
@@ -263,7 +284,8 @@ struct bytes viewer_user(const struct worker *worker, const struct viewer *viewe
     return bytes_str(out);
 }
 
-bool viewer_set_user(struct viewer *viewer, const char *user, const char *session)
+bool viewer_set_user(struct worker *worker, struct viewer *viewer, const char *user,
+                     const char *session)
 {
     size_t user_len = strlen(user) + 1;
     size_t session_len = session[0] ? strlen(session) + 1 : 0;
@@ -275,6 +297,7 @@ bool viewer_set_user(struct viewer *viewer, const char *user, const char *sessio
     memcpy(text, user, user_len);
     if (session_len > 0)
         memcpy(text + user_len, session, session_len); /* it may stand behind the earlier name */
+    unindex_user(worker, viewer);
     free(viewer->user);
     viewer->user = text;
     viewer->has_session = session_len > 0;
@@ -374,6 +397,11 @@ void viewer_close(struct worker *worker, struct viewer *viewer, enum close_reaso
     flush_mark(worker, viewer);
 }
 
+int viewer_awaits_connect(struct worker *worker, struct viewer *viewer)
+{
+    return viewer->user ? index_user(worker, viewer) : 0;
+}
+
 int viewer_opened(struct worker *worker, struct viewer *viewer)
 {
     for (int lane = 0; lane < HALLEY_LANES; lane++)
@@ -381,9 +409,7 @@ int viewer_opened(struct worker *worker, struct viewer *viewer)
     if (!viewer_adapter(viewer))
         return 0; /* echo: in no room and no user's list */
     worker->open_encoded[viewer_adapter(viewer)->encoding]++;
-    char user[USER_NAME_MAX + 1];
-    struct bytes name = viewer_user(worker, viewer, user); /* a guest is found by its own too */
-    if (map_add(&worker->users, &viewer->user_node, map_hash(name.data, name.len) | 1) != 0)
+    if (index_user(worker, viewer) != 0)
         return UV_ENOMEM;
     if (viewer->user)
         users_enlist(worker, viewer);

@@ -209,6 +209,8 @@ static const struct refusal
                       "ticket-invalid"},
     refused_room = {HANDSHAKE_FORBIDDEN, "forbidden",
                     "the ticket does not allow a room of the query", "room-forbidden"},
+    refused_kicked = {HANDSHAKE_FORBIDDEN, "forbidden",
+                      "this user was kicked while the ticket was checked", "kicked"},
     refused_for_now = {HANDSHAKE_TICKETS_AWAY, "unavailable",
                        "tickets can't be checked now; come back", "unavailable"};
 
@@ -292,6 +294,8 @@ static const struct refusal *ticket_refusal(enum auth_result result)
     switch (result) {
     case AUTH_ROOM:
         return &refused_room;
+    case AUTH_KICKED:
+        return &refused_kicked;
     case AUTH_AWAY:
     case AUTH_FULL:
     case AUTH_NO_MEMORY:
@@ -401,7 +405,8 @@ void welcome_upgrade(struct worker *worker, struct viewer *viewer, const struct 
 {
     metric_add(&worker->metrics.handshakes[HANDSHAKE_OK], 1);
     open_up(worker, viewer, wishes);
-    if (viewer->state == VIEWER_OPEN && viewer_opened(worker, viewer) != 0)
+    if ((viewer->state == VIEWER_OPEN ? viewer_opened(worker, viewer)
+                                      : viewer_awaits_connect(worker, viewer)) != 0)
         viewer_close(worker, viewer, CLOSE_INTERNAL);
     else
         enter_rooms(worker, viewer, wishes);
@@ -411,7 +416,7 @@ void welcome_upgrade(struct worker *worker, struct viewer *viewer, const struct 
 /* auth.mode = open, and echo: everybody, under whatever name. */
 static void let_in(struct worker *worker, struct viewer *viewer, const struct wishes *wishes)
 {
-    if (wishes->adapter && !viewer_set_user(viewer, wishes->user, wishes->session))
+    if (wishes->adapter && !viewer_set_user(worker, viewer, wishes->user, wishes->session))
         viewer_close(worker, viewer, CLOSE_INTERNAL);
     else
         welcome_upgrade(worker, viewer, wishes);

@@ -10,5 +10,6 @@ int main(void)
     failed += run_merge_tests();
     failed += run_sample_tests();
     failed += run_backlog_tests();
+    failed += run_kicks_tests();
     return failed ? 1 : 0;
 }

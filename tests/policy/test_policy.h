@@ -12,3 +12,4 @@ int run_limiter_tests(void);
 int run_merge_tests(void);
 int run_sample_tests(void);
 int run_backlog_tests(void);
+int run_kicks_tests(void);
