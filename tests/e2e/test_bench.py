@@ -241,7 +241,8 @@ def follow_counts_what_is_wrong():
         for number, message in enumerate(VISITS[visit]):
             if number in JOINS_BEFORE[visit]:
                 asked.append(json.loads(await socket.recv()).get("after"))
-            await socket.send(json.dumps(message))
+            # As Halley writes it, and with spaces.
+            await socket.send(json.dumps(message, separators=(",", ":") if visit == 0 else None))
         if visit == 0:
             await socket.close(1012)
         await socket.wait_closed()
