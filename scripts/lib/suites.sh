@@ -179,10 +179,32 @@ count_tap() {
     fi
 }
 
-# suite_e2e PRESET...: all files against release, those of sanitized.txt against the others. Several presets run a file at the
-# same time: it mostly waits.
+# is_listed FILE LIST: whether tests/e2e/LIST names the file.
+is_listed() {
+    grep -qxF "$(basename "$1")" "$ROOT/tests/e2e/$2" 2>/dev/null
+}
+
+# e2e_batch "PRESET FILE"...: runs them at the same time, then counts each.
+e2e_batch() {
+    local one
+    for one in "$@"; do
+        rm -f "$(log_of "e2e-${one%% *} $(basename "$one")").end"
+        if (($# == 1)); then
+            e2e_run "${one%% *}" "${one#* }" # in the foreground, where Ctrl-C reaches it
+        else
+            e2e_run "${one%% *}" "${one#* }" &
+        fi
+    done
+    wait
+    for one in "$@"; do
+        e2e_count "${one%% *}" "${one#* }"
+    done
+}
+
+# suite_e2e PRESET...: all files against release, those of sanitized.txt against the others. What mostly waits runs at the same
+# time: the files of waiting.txt, and a file against several presets.
 suite_e2e() {
-    local preset path found=0
+    local preset path batch waiting=() found=0
     heading "end-to-end tests, $*"
     for preset in "$@"; do
         [[ -x $ROOT/build/$preset/halley ]] || {
@@ -193,22 +215,19 @@ suite_e2e() {
     for path in "$ROOT"/tests/e2e/test_*.mjs "$ROOT"/tests/e2e/test_*.py; do
         [[ -x $path ]] || continue
         [[ -z ${ONLY:-} || $path == *"$ONLY"* ]] || continue
-        [[ $1 == release ]] ||
-            grep -qxF "$(basename "$path")" "$ROOT/tests/e2e/sanitized.txt" 2>/dev/null || continue
+        [[ $1 == release ]] || is_listed "$path" sanitized.txt || continue
         found=1
+        if [[ $1 == release ]] && is_listed "$path" waiting.txt; then
+            waiting+=("release $path")
+            continue
+        fi
+        batch=()
         for preset in "$@"; do
-            rm -f "$(log_of "e2e-$preset $(basename "$path")").end"
-            if (($# == 1)); then
-                e2e_run "$preset" "$path" # in the foreground, where Ctrl-C reaches it
-            else
-                e2e_run "$preset" "$path" &
-            fi
+            batch+=("$preset $path")
         done
-        wait
-        for preset in "$@"; do
-            e2e_count "$preset" "$path"
-        done
+        e2e_batch "${batch[@]}"
     done
+    ((${#waiting[@]} == 0)) || e2e_batch "${waiting[@]}"
     ((found)) || fail "end-to-end tests, $*: no file to run in tests/e2e"
 }
 
