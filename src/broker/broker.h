@@ -112,7 +112,8 @@ const char *broker_prefix(const struct broker *broker);
 int broker_call(struct broker *broker, const struct bytes *args, uint32_t count,
                 broker_reply on_reply, void *owner, uint64_t token);
 
-/* Runs a script by EVALSHA, and once more by EVAL where Redis does not know it. */
+/* Runs a script, in order with publishes and commands: by EVAL the first time on each connection, by EVALSHA after that. Where an
+ * operator took it away meanwhile (SCRIPT FLUSH) it is sent once more by EVAL, behind what was asked until then. */
 int broker_eval(struct broker *broker, const struct broker_script *script, const struct bytes *keys,
                 uint32_t key_count, const struct bytes *args, uint32_t arg_count,
                 broker_reply on_reply, void *owner, uint64_t token);

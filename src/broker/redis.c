@@ -85,7 +85,9 @@ static void on_up(struct redis_conn *conn)
 {
     struct redis_broker *redis = broker_of(conn);
     int index = index_of(conn);
-    if (index != CONN_PUBLISH)
+    if (index == CONN_PUBLISH)
+        redis_publisher_up(&redis->publisher);
+    else
         redis_rooms_up(&redis->rooms, (enum redis_line)index);
     schedule(redis);
     check_ready(redis);
@@ -160,7 +162,7 @@ static int on_publisher_reply(struct redis_conn *conn, const struct broker_value
 {
     struct redis_broker *redis = broker_of(conn);
     int result = redis_publisher_reply(&redis->publisher, reply);
-    /* Scripts that Redis did not know were asked once more. */
+    /* Scripts that Redis did not know any more were asked once more. */
     if (redis_conn_unsent(conn) > 0)
         schedule(redis);
     return result;

@@ -104,6 +104,35 @@ static struct redis_eval *eval_create(const struct broker_script *script, const 
     return eval;
 }
 
+/* Its place in known; known_count: it is not there. */
+static uint32_t known_at(const struct redis_publisher *publisher,
+                         const struct broker_script *script)
+{
+    uint32_t i = 0;
+    while (i < publisher->known_count && publisher->known[i] != script)
+        i++;
+    return i;
+}
+
+static bool is_known(const struct redis_publisher *publisher, const struct broker_script *script)
+{
+    return known_at(publisher, script) < publisher->known_count;
+}
+
+static void set_known(struct redis_publisher *publisher, const struct broker_script *script)
+{
+    if (!is_known(publisher, script) && publisher->known_count < REDIS_SCRIPTS_KNOWN)
+        publisher->known[publisher->known_count++] = script;
+}
+
+/* An EVAL that was refused may not have been read at all (no right to it, BUSY). */
+static void set_unknown(struct redis_publisher *publisher, const struct broker_script *script)
+{
+    uint32_t at = known_at(publisher, script);
+    if (at < publisher->known_count)
+        publisher->known[at] = publisher->known[--publisher->known_count];
+}
+
 /* Appends EVALSHA, or EVAL with the script's text. */
 static int send_eval(struct redis_publisher *publisher, const struct redis_pending_entry *entry,
                      bool with_text)
@@ -121,6 +150,8 @@ static int send_eval(struct redis_publisher *publisher, const struct redis_pendi
     wire_command_arg(out, with_text ? BYTES_LIT("EVAL") : BYTES_LIT("EVALSHA"));
     wire_command_arg(out, with_text ? eval->script->text : bytes_str(eval->script->sha));
     buf_append(out, eval->tail, eval->len);
+    if (with_text)
+        set_known(publisher, eval->script);
     return 0;
 }
 
@@ -131,7 +162,8 @@ int redis_publisher_eval(struct redis_publisher *publisher, const struct broker_
     struct redis_pending_entry entry = {
         .token = token, .since_ms = clock_ms(), .on_reply = on_reply, .owner = owner};
     entry.eval = eval_create(script, keys, key_count, args, arg_count);
-    int result = entry.eval ? send_eval(publisher, &entry, false) : BROKER_ERR_FULL;
+    int result =
+        entry.eval ? send_eval(publisher, &entry, !is_known(publisher, script)) : BROKER_ERR_FULL;
     if (result != 0) {
         free(entry.eval);
         publisher->call_failed++;
@@ -203,10 +235,17 @@ int redis_publisher_reply(struct redis_publisher *publisher, const struct broker
             answer(publisher, &entry, result, &nothing);
         return 0;
     }
+    if (refused && entry.eval && entry.eval->with_text)
+        set_unknown(publisher, entry.eval->script);
     if (refused)
         tell_refusal(&entry, reply->text);
     answer(publisher, &entry, refused ? BROKER_ERR_REFUSED : 0, reply);
     return 0;
+}
+
+void redis_publisher_up(struct redis_publisher *publisher)
+{
+    publisher->known_count = 0;
 }
 
 void redis_publisher_lost(struct redis_publisher *publisher)

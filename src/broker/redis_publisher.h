@@ -1,7 +1,9 @@
 /* redis_publisher.h: what is asked of Redis on its publishing connection: publishes, commands, scripts, pipelined.
  *
- * Answers come in the order of the questions. A script that Redis does not know (NOSCRIPT: it was restarted or flushed)
- * is sent once more with its text, behind what was asked meanwhile.
+ * Answers come in the order of the questions. A script goes with its text the first time on each connection, and by its
+ * SHA-1 after that: a Redis that was restarted forgot all scripts, and its connection ended with it, so what is asked is
+ * carried out in order. Only where scripts are taken away from a running Redis (SCRIPT FLUSH) is one that it does not know
+ * (NOSCRIPT) sent once more with its text, behind what was asked meanwhile.
  *
  * Path:      redis -> [publisher] -> redis_conn; redis_conn (replies) -> [publisher] -> on_published, broker_reply.
  * Threads:   the broker's loop.
@@ -14,11 +16,15 @@
 #include "broker/redis_conn.h"
 #include "broker/redis_pending.h"
 
+enum { REDIS_SCRIPTS_KNOWN = 16 }; /* more than there are; past them the text goes each time */
+
 struct redis_publisher {
     struct broker *broker;
     struct redis_conn *conn;
     struct redis_pending pending;
     size_t kept_bytes; /* arguments of scripts that wait for their answer */
+    const struct broker_script *known[REDIS_SCRIPTS_KNOWN]; /* sent with text on this connection */
+    uint32_t known_count;
     uint64_t published;
     uint64_t publish_failed;
     uint64_t calls;
@@ -36,6 +42,9 @@ int redis_publisher_eval(struct redis_publisher *publisher, const struct broker_
 
 /* The answer to the oldest question. Returns 0, or UV_EPROTO when there was none or it makes no sense. */
 int redis_publisher_reply(struct redis_publisher *publisher, const struct broker_value *reply);
+
+/* The connection came up: Redis may know no script. */
+void redis_publisher_up(struct redis_publisher *publisher);
 
 /* Answers everything that waits with BROKER_ERR_AWAY. */
 void redis_publisher_lost(struct redis_publisher *publisher);

@@ -197,7 +197,7 @@ static void script_redis_does_not_know__runs_all_the_same(void **state)
 {
     struct fixture *f = *state;
     for (int round = 0; round < 2; round++) {
-        /* All of these are on their way before the first answer, which is NOSCRIPT. */
+        /* All of these are on their way before the first answer, which is NOSCRIPT in the second round. */
         for (uint64_t i = 0; i < 100; i++)
             assert_int_equal(queue(f, "", "{}", "1000", i), 0);
         until_answers(f, 100);
@@ -209,6 +209,67 @@ static void script_redis_does_not_know__runs_all_the_same(void **state)
         f->answers = 0;
         assert_string_equal(redis_ask(&f->server, "SCRIPT FLUSH"), "OK");
     }
+}
+
+/* Runs publish.lua for room a. */
+static int publish_numbered(struct fixture *f, const char *message, uint64_t token)
+{
+    const struct bytes keys[] = {BYTES_LIT("halley:seq:{a}"), BYTES_LIT("halley:history:{a}:low")};
+    const struct bytes args[] = {BYTES_LIT("low"),   BYTES_LIT("halley:room:{a}"),
+                                 bytes_str(message), BYTES_LIT("100"),
+                                 BYTES_LIT("60000"), BYTES_LIT("60000")};
+    return broker_eval(f->h.broker, &script_publish, keys, 2, args, 6, on_answer, f, token);
+}
+
+static bool four_came(struct harness *h)
+{
+    return h->messages >= 4;
+}
+
+static bool is_numbered(const struct harness *h, int n)
+{
+    int at = event_find(h, ON_MESSAGE, "a", n);
+    return strncmp(h->events[at].payload, "{\"id\":\"l.", 9) == 0;
+}
+
+static void new_connection__runs_scripts_in_order_with_publishes(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(broker_subscribe(f->h.broker, BYTES_LIT("a")), 0);
+    for (int round = 0; round < 2; round++) {
+        harness_until(&f->h, is_ready);
+        events_clear(&f->h);
+        f->answers = 0;
+        assert_int_equal(publish_numbered(f, "{\"type\":\"x\"}", 1), 0);
+        assert_int_equal(
+            broker_publish(f->h.broker, BROKER_ROOM, BYTES_LIT("a"), BYTES_LIT("x"), 2), 0);
+        assert_int_equal(publish_numbered(f, "{\"type\":\"y\"}", 3), 0);
+        assert_int_equal(
+            broker_publish(f->h.broker, BROKER_ROOM, BYTES_LIT("a"), BYTES_LIT("y"), 4), 0);
+        harness_until(&f->h, four_came);
+        for (int i = 0; i < 4; i++)
+            assert_int_equal(is_numbered(&f->h, i), i % 2 == 0);
+        until_answers(f, 2);
+        /* It forgets all scripts; what is asked next must not be overtaken. */
+        redis_stop(&f->server);
+        harness_until(&f->h, is_away);
+        redis_start(&f->server, f->server.port, "");
+    }
+}
+
+static void refused_script__goes_with_its_text_again(void **state)
+{
+    struct fixture *f = *state;
+    assert_string_equal(redis_ask(&f->server, "ACL SETUSER default -eval"), "OK");
+    assert_int_equal(publish_numbered(f, "{\"type\":\"x\"}", 1), 0);
+    until_answers(f, 1);
+    assert_string_equal(redis_ask(&f->server, "ACL SETUSER default +eval -evalsha"), "OK");
+    assert_int_equal(publish_numbered(f, "{\"type\":\"x\"}", 2), 0);
+    until_answers(f, 2);
+    struct broker_stats stats;
+    broker_get_stats(f->h.broker, &stats);
+    assert_int_equal(stats.calls, 1);
+    assert_string_equal(redis_ask(&f->server, "HGET halley:seq:{a} low"), "1");
 }
 
 static void queue_script__adds_a_key_once(void **state)
@@ -312,6 +373,8 @@ int test_calls(void)
         CASE(refused_command__gives_redis_error_and_the_connection_lives),
         CASE(commands_and_publishes__keep_their_order),
         CASE(script_redis_does_not_know__runs_all_the_same),
+        CASE(new_connection__runs_scripts_in_order_with_publishes),
+        CASE(refused_script__goes_with_its_text_again),
         CASE(queue_script__adds_a_key_once),
         CASE(bounds__refuse_at_once),
         CASE(lost_connection__answers_each_once),
