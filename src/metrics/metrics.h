@@ -254,6 +254,9 @@ struct worker_metrics {
       "Messages that were missed and read from history.")                                          \
     X(history_repeats_dropped, COUNTER, "halley_history_repeats_total", "",                        \
       "Messages that came a second time and were dropped.")                                        \
+    X(history_misnumbered, COUNTER, "halley_history_misnumbered_total", "",                        \
+      "Messages whose number history does not have, or another message had: passed on without "    \
+      "id.")                                                                                       \
     X(history_reads_fill, COUNTER, "halley_history_reads_total", "for=\"holes\"",                  \
       "Reads of history.")                                                                         \
     X(history_reads_resume, COUNTER, "halley_history_reads_total", "for=\"viewers\"", "")          \

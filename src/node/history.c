@@ -5,7 +5,12 @@
 
 #include <stdlib.h>
 
-enum { TICK_WAIT_MS = 20 };
+enum {
+    TICK_WAIT_MS = 20,
+    RETRY_MS = 100, /* after a read that failed */
+    DOUBT_PAUSE_MS =
+        200 /* after a read that found a number made up: so often at most that lane is read for it */
+};
 
 static struct history_room *room_find(const struct history *history, struct bytes name)
 {
@@ -63,17 +68,11 @@ static void tell_gap(struct node *node, struct history_room *room, enum lane lan
     message_unref(gap);
 }
 
-static struct message **kept_messages(const struct history_wait *wait, size_t *count)
-{
-    *count = wait->messages.len / sizeof(struct message *);
-    return (struct message **)(void *)wait->messages.data;
-}
-
 /* Takes the wait off its lane and gives what gathered to the caller. */
 static void wait_end(struct node *node, struct history_wait *wait)
 {
     size_t count;
-    (void)kept_messages(wait, &count);
+    (void)history_kept(wait, &count);
     node->history.waiting -= (uint32_t)count;
     metric_set(&node->metrics.history_waiting, node->history.waiting);
     wait->room->lanes[wait->lane].wait = NULL;
@@ -85,7 +84,7 @@ static void wait_end(struct node *node, struct history_wait *wait)
 static void wait_free(struct history_wait *wait)
 {
     size_t count;
-    struct message **messages = kept_messages(wait, &count);
+    struct message **messages = history_kept(wait, &count);
     for (size_t i = 0; i < count; i++)
         message_unref(messages[i]);
     buf_fini(&wait->messages);
@@ -109,44 +108,117 @@ static struct history_wait *wait_start(struct node *node, struct history_room *r
     return wait;
 }
 
+static void keep(struct node *node, struct history_wait *wait, struct message *message);
 static void pass(struct node *node, struct history_room *room, struct message *message,
                  bool may_wait);
 
-/* The wait is over, with or without what was missed: what gathered follows. */
-static void release(struct node *node, struct history_wait *wait)
+/* History does not have its number, or could not be read: nobody may go by it. */
+static void pass_unnumbered(struct node *node, struct message *message)
 {
-    size_t count;
-    struct message **messages = kept_messages(wait, &count);
-    for (size_t i = 0; i < count; i++)
-        pass(node, wait->room, messages[i], false);
-    wait_free(wait);
+    metric_add(&node->metrics.history_misnumbered, 1);
+    log_limited(LOG_LEVEL_WARN, "a message goes on without its id, which is not of history",
+                LOG_BYTES("room", message->room), LOG_BYTES("type", message->type),
+                LOG_BYTES("id", message->id),
+                LOG_STR("advice", "publish types with history by scripts/redis/publish.lua, and "
+                                  "all else without id"));
+    message->point = (struct history_point){0};
+    message->id = (struct bytes){0};
+    dispatch_deliver(node, message);
 }
 
-/* The gap is told: what gathered goes on from its first number. */
-static void skip_hole(const struct history_wait *wait)
+static void guess(struct node *node, struct history_room *room, struct message *message)
+{
+    struct history_lane *lane = &room->lanes[message->lane];
+    if (!lane->unsure)
+        tell_gap(node, room, message->lane);
+    if (history_is_plausible(lane, message->point, node->conf->history.length)) {
+        history_advance(room->lanes, message->lane, message->point);
+        dispatch_deliver(node, message);
+    } else {
+        lane->unsure = true;
+        pass_unnumbered(node, message);
+    }
+}
+
+/* Returns false where history can't be asked. */
+static bool wait_for(struct node *node, struct history_room *room, struct message *message)
+{
+    struct history_lane *lane = &room->lanes[message->lane];
+    if (lane->unsure && uv_now(&node->loop) < lane->blind_until_ms)
+        return false;
+    struct history_wait *wait = wait_start(node, room, message->lane, false);
+    if (!wait)
+        return false;
+    keep(node, wait, message);
+    if (lane->wait == wait)
+        wait_ask(node, wait);
+    return true;
+}
+
+/* A message in its turn. may_wait: history is asked where its number is doubtful. */
+static void pass(struct node *node, struct history_room *room, struct message *message,
+                 bool may_wait)
+{
+    struct history_point at = message->point;
+    if (at.epoch == 0) {
+        dispatch_deliver(node, message);
+        return;
+    }
+    switch (history_judge(&room->lanes[message->lane], at, node->conf->history.length)) {
+    case NUMBER_NEXT:
+        history_advance(room->lanes, message->lane, at);
+        dispatch_deliver(node, message);
+        break;
+    case NUMBER_REPEAT:
+        metric_add(&node->metrics.history_repeats_dropped, 1);
+        break;
+    case NUMBER_DOUBTFUL:
+        if (!may_wait || !wait_for(node, room, message))
+            guess(node, room, message);
+        break;
+    }
+}
+
+/* ---- the end of a wait */
+
+/* The gap is told: what gathered goes on from its first number, where that may be true. */
+static void skip_hole(const struct node *node, const struct history_wait *wait)
 {
     size_t count;
-    struct message **messages = kept_messages(wait, &count);
-    struct history_point *last = &wait->room->lanes[wait->lane].last;
+    struct message **messages = history_kept(wait, &count);
+    struct history_lane *lane = &wait->room->lanes[wait->lane];
+    uint32_t length = node->conf->history.length;
     for (size_t i = 0; i < count; i++) {
         struct history_point at = messages[i]->point;
-        if (at.epoch == 0 || (at.epoch == last->epoch && at.n <= last->n))
+        if (at.epoch == 0 || history_judge(lane, at, length) != NUMBER_DOUBTFUL)
             continue;
-        *last = (struct history_point){at.epoch, at.n - 1};
+        if (history_is_plausible(lane, at, length))
+            history_set_last(lane, (struct history_point){at.epoch, at.n - 1});
+        else
+            lane->unsure = true;
         return;
     }
 }
 
 static void give_up(struct node *node, struct history_wait *wait, const char *why)
 {
+    size_t count;
+    struct history_room *room = wait->room;
+    struct history_lane *lane = &room->lanes[wait->lane];
+    struct message **messages = history_kept(wait, &count);
     log_limited(LOG_LEVEL_WARN, "a hole in a room's messages stays: its viewers are told of a gap",
-                LOG_BYTES("room", room_name(wait->room)), LOG_STR("lane", lane_name(wait->lane)),
+                LOG_BYTES("room", room_name(room)), LOG_STR("lane", lane_name(wait->lane)),
                 LOG_STR("why", why));
     metric_add(&node->metrics.history_holes_left, 1);
     wait_end(node, wait);
-    tell_gap(node, wait->room, wait->lane);
-    skip_hole(wait);
-    release(node, wait);
+    if (!lane->unsure || wait->cut)
+        tell_gap(node, room, wait->lane);
+    skip_hole(node, wait);
+    for (size_t i = 0; i < count; i++)
+        pass(node, room, messages[i], false);
+    if (lane->unsure) /* until then messages go on without id, but at once */
+        lane->blind_until_ms = uv_now(&node->loop) + node->conf->history.wait_ms;
+    wait_free(wait);
 }
 
 static void keep(struct node *node, struct history_wait *wait, struct message *message)
@@ -164,54 +236,28 @@ static void keep(struct node *node, struct history_wait *wait, struct message *m
     metric_set(&node->metrics.history_waiting, node->history.waiting);
 }
 
-/* A message in its turn. may_wait: a hole before it is filled from history first. */
-static void pass(struct node *node, struct history_room *room, struct message *message,
-                 bool may_wait)
+/* In the order in which they came: to those that wait already, or on. */
+static void take(struct node *node, struct history_room *room, struct message *message)
 {
-    struct history_lane *lane = &room->lanes[message->lane];
-    struct history_point at = message->point;
-    if (at.epoch == 0) {
-        dispatch_deliver(node, message);
-        return;
-    }
-    bool same = lane->last.epoch == at.epoch;
-    if (same && at.n <= lane->last.n) {
-        metric_add(&node->metrics.history_repeats_dropped, 1);
-        return;
-    }
-    if (same && at.n > lane->last.n + 1 && may_wait) {
-        struct history_wait *wait = wait_start(node, room, message->lane, false);
-        if (wait) {
-            keep(node, wait, message);
-            if (lane->wait == wait)
-                wait_ask(node, wait);
-            return;
-        }
-    }
-    if (lane->last.epoch != 0 && (!same || at.n > lane->last.n + 1))
-        tell_gap(node, room, message->lane);
-    lane->last = at;
-    dispatch_deliver(node, message);
+    if (room->lanes[message->lane].wait)
+        keep(node, room->lanes[message->lane].wait, message);
+    else
+        pass(node, room, message, true);
 }
 
 void history_take(struct node *node, struct message *message, bool numbers_only)
 {
     struct history_room *room = room_find(&node->history, message->room);
-    if (!room && message->point.epoch != 0) {
+    if (!room && message->point.epoch != 0)
         room = room_create(node, message->room);
-        for (int lane = 0; room && lane < LANE_COUNT; lane++)
-            room->lanes[lane].last = (struct history_point){message->point.epoch, 0};
-    }
     if (!room) {
         if (!numbers_only)
             dispatch_deliver(node, message);
     } else if (numbers_only) {
         if (message->point.epoch != 0)
-            room->lanes[message->lane].last = message->point;
-    } else if (room->lanes[message->lane].wait) {
-        keep(node, room->lanes[message->lane].wait, message);
+            history_advance(room->lanes, message->lane, message->point);
     } else {
-        pass(node, room, message, true);
+        take(node, room, message);
     }
 }
 
@@ -225,8 +271,11 @@ unsigned history_cut(struct node *node, struct bytes name, unsigned lanes)
         if (!lane->wait && !wait_start(node, room, (enum lane)i, true))
             continue;
         lane->wait->cut = true;
-        if (!lane->wait->read)
-            wait_ask(node, lane->wait);
+        if (lane->wait->read) { /* sent while messages were still being missed */
+            lane->wait->read->wait = NULL;
+            lane->wait->read = NULL;
+        }
+        wait_ask(node, lane->wait);
         lanes &= ~(1u << i);
     }
     return lanes;
@@ -251,188 +300,129 @@ void history_forget(struct node *node, struct bytes name)
 
 /* ---- reads that fill */
 
-static struct history_read *read_create(struct node *node, struct bytes name, enum lane lane)
+static void ask_later(struct node *node, struct history_lane *lane, uint32_t in_ms)
 {
-    if (node->history.read_count >= node->conf->history.reads)
-        return NULL;
-    struct history_read *read = calloc(1, sizeof(*read) + name.len);
-    if (!read)
-        return NULL;
-    read->node = node;
-    read->lane = lane;
-    read->name_len = (uint8_t)name.len;
-    memcpy(read->name, name.data, name.len);
-    list_init(&read->link);
-    list_append(&node->history.reads, &read->link);
-    node->history.read_count++;
-    return read;
-}
-
-static void read_free(struct history_read *read)
-{
-    list_remove(&read->link);
-    read->node->history.read_count--;
-    if (read->wait)
-        read->wait->read = NULL;
-    free(read);
+    uint32_t most_ms = node->conf->history.wait_ms / 2; /* the wait is to have its read */
+    lane->ask_at_ms = uv_now(&node->loop) + (in_ms < most_ms ? in_ms : most_ms);
 }
 
 /* Without an answer at once it is asked again by the timer, until history.wait is over. */
 static void wait_ask(struct node *node, struct history_wait *wait)
 {
-    struct history_read *read = read_create(node, room_name(wait->room), wait->lane);
+    const struct history_lane *lane = &wait->room->lanes[wait->lane];
+    if (uv_now(&node->loop) < lane->ask_at_ms)
+        return;
+    struct history_read *read = history_read_create(node, room_name(wait->room), wait->lane);
     if (!read)
         return;
     read->wait = wait;
     wait->read = read;
+    (void)history_kept(wait, &wait->before);
     metric_add(&node->metrics.history_reads_fill, 1);
-    if (history_read_start(read, wait->room->lanes[wait->lane].last) != 0)
-        read_free(read);
+    if (history_read_start(read, lane->last) != 0)
+        history_read_free(read);
 }
 
-/* Passes on what was read behind the last message that was. */
-static void pass_found(struct node *node, struct history_room *room, enum lane lane,
-                       const struct history_found *found)
+static bool is_found(const struct history_found *found, uint64_t n)
 {
-    struct history_point *last = &room->lanes[lane].last;
-    for (uint32_t i = 0; i < found->count; i++) {
-        uint64_t n = found->first + i;
-        if (n <= last->n)
-            continue;
-        struct message *message =
-            dispatch_judge(node, MESSAGE_ROOM, room_name(room), found->messages[i]);
-        last->n = n;
+    return n >= found->first && n < found->first + found->count;
+}
+
+/* Passes on what was read behind the last message that was, up to number n. Returns how many. */
+static uint32_t pass_found(struct node *node, struct history_room *room, enum lane lane,
+                           const struct history_found *found, uint64_t n)
+{
+    struct history_lane *at = &room->lanes[lane];
+    uint64_t next = at->last.n < found->first ? found->first : at->last.n + 1;
+    uint32_t passed = 0;
+    for (; is_found(found, next) && next <= n; next++, passed++) {
+        struct message *message = dispatch_judge(node, MESSAGE_ROOM, room_name(room),
+                                                 found->messages[next - found->first]);
+        at->last.n = at->read_n = next;
         if (!message)
             continue;
         message->lane = lane;
-        message->point = *last;
-        metric_add(&node->metrics.history_filled, 1);
+        message->point = at->last;
         dispatch_deliver(node, message);
         message_unref(message);
     }
-    if (found->last.n > last->n)
-        last->n = found->last.n;
+    return passed;
+}
+
+static void pass_missed(struct node *node, struct history_room *room, enum lane lane,
+                        const struct history_found *found, uint64_t n)
+{
+    metric_add(&node->metrics.history_filled, pass_found(node, room, lane, found, n));
+}
+
+/* A message that waited, and whose number history has: it, or rather what history has there. */
+static void pass_confirmed(struct node *node, struct history_room *room, struct message *message,
+                           const struct history_found *found)
+{
+    struct history_lane *lane = &room->lanes[message->lane];
+    uint64_t n = message->point.n;
+    pass_missed(node, room, message->lane, found, n - 1);
+    if (n <= lane->last.n) {
+        metric_add(&node->metrics.history_repeats_dropped, 1);
+    } else if (is_found(found, n)) {
+        (void)pass_found(node, room, message->lane, found, n);
+    } else {
+        lane->last.n = lane->read_n = n;
+        dispatch_deliver(node, message);
+    }
+}
+
+/* What was read and what gathered, in order. Of what came before the read it is known now what is true. */
+static void release(struct node *node, struct history_wait *wait, const struct history_found *found)
+{
+    size_t count;
+    struct history_room *room = wait->room;
+    struct history_lane *lane = &room->lanes[wait->lane];
+    struct message **messages = history_kept(wait, &count);
+    for (size_t i = 0; i < count; i++) {
+        struct history_point at = messages[i]->point;
+        if (at.epoch == 0 || lane->wait) {
+            take(node, room, messages[i]);
+        } else if (history_is_confirmed(found, at)) {
+            pass_confirmed(node, room, messages[i], found);
+        } else if (i < wait->before) {
+            pass_unnumbered(node, messages[i]);
+            ask_later(node, lane, DOUBT_PAUSE_MS);
+        } else {
+            pass_missed(node, room, wait->lane, found, found->last.n);
+            take(node, room, messages[i]);
+        }
+    }
+    if (!lane->wait)
+        pass_missed(node, room, wait->lane, found, found->last.n);
 }
 
 static void fill(struct node *node, struct history_wait *wait, const struct history_found *found)
 {
     struct history_room *room = wait->room;
-    struct history_point *last = &room->lanes[wait->lane].last;
-    bool whole = found->last.epoch == last->epoch;
-    if (whole && found->last.n > last->n)
-        whole = found->count > 0 && found->first <= last->n + 1;
-    else if (whole && wait->cut && found->last.n == 0)
-        whole = false; /* a lane without history: messages without number may be missing */
+    struct history_lane *lane = &room->lanes[wait->lane];
     wait_end(node, wait);
+    struct history_lane settled = *lane;
+    bool whole = history_settle(&settled, wait, found);
     if (!whole)
         tell_gap(node, room, wait->lane);
     metric_add(whole ? &node->metrics.history_holes_filled : &node->metrics.history_holes_left, 1);
-    if (found->last.epoch != last->epoch)
-        *last = (struct history_point){found->last.epoch, 0};
-    if (found->last.epoch != 0)
-        pass_found(node, room, wait->lane, found);
-    release(node, wait);
-}
-
-/* ---- reads for viewers */
-
-static uint32_t lane_hash(struct bytes name, enum lane lane)
-{
-    return map_hash(name.data, name.len) + (uint32_t)lane;
-}
-
-static struct history_read *read_find(const struct history *history, struct bytes name,
-                                      enum lane lane)
-{
-    uint32_t hash = lane_hash(name, lane);
-    for (struct map_node *at = map_chain(&history->reads_by_lane, hash); at; at = at->next) {
-        struct history_read *read = CONTAINER_OF(at, struct history_read, by_lane);
-        if (at->hash == hash && read->lane == lane &&
-            bytes_equal(bytes_of(read->name, read->name_len), name))
-            return read;
-    }
-    return NULL;
-}
-
-static struct history_batch *batch_create(struct history_read *read,
-                                          const struct history_found *found)
-{
-    struct history_batch *batch =
-        calloc(1, sizeof(*batch) + found->count * sizeof(struct message *));
-    if (!batch)
-        return NULL;
-    atomic_init(&batch->refs, 1);
-    batch->error = found->error;
-    batch->last = found->last;
-    batch->first = found->first;
-    batch->count = found->count;
-    for (uint32_t i = 0; i < found->count; i++) {
-        struct message *message = dispatch_judge(
-            read->node, MESSAGE_ROOM, bytes_of(read->name, read->name_len), found->messages[i]);
-        if (message) {
-            message->lane = read->lane;
-            message->point = (struct history_point){found->last.epoch, found->first + i};
-        }
-        batch->messages[i] = message;
-    }
-    return batch;
-}
-
-static void tell_askers(struct history_read *read, const struct history_found *found)
-{
-    struct node *node = read->node;
-    struct history_batch *batch = node->phase == PHASE_ENDING ? NULL : batch_create(read, found);
-    for (uint32_t i = 0; batch && i < node->worker_count; i++) {
-        if (!(read->askers & 1ull << i))
-            continue;
-        struct command *command = command_create(
-            COMMAND_HISTORY, bytes_of(read->name, read->name_len), (struct bytes){0});
-        if (!command)
-            continue; /* its viewers are told after history.wait */
-        command->lane = read->lane;
-        atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
-        command->object = batch;
-        worker_post(node->workers[i], command);
-    }
-    history_batch_unref(batch);
-}
-
-void history_ask(struct node *node, const struct command *command)
-{
-    struct bytes name = command_room(command);
-    struct history_read *read = read_find(&node->history, name, command->lane);
-    if (read) {
-        read->askers |= 1ull << command->worker;
-        return;
-    }
-    struct history_found failed = {.error = BROKER_ERR_FULL};
-    read = read_create(node, name, command->lane);
-    if (!read)
-        return; /* the worker gives up after history.wait */
-    read->askers = 1ull << command->worker;
-    if (map_add(&node->history.reads_by_lane, &read->by_lane, lane_hash(name, command->lane)) !=
-        0) {
-        tell_askers(read, &failed);
-        read_free(read);
-        return;
-    }
-    metric_add(&node->metrics.history_reads_resume, 1);
-    failed.error = history_read_start(read, (struct history_point){0});
-    if (failed.error)
-        history_found(read, &failed);
+    *lane = settled;
+    release(node, wait, found);
+    wait_free(wait);
 }
 
 void history_found(struct history_read *read, const struct history_found *found)
 {
     struct node *node = read->node;
     struct history_wait *wait = read->wait;
-    if (read->askers != 0) {
-        map_remove(&node->history.reads_by_lane, &read->by_lane);
-        tell_askers(read, found);
-    }
-    read_free(read);
+    if (read->askers != 0)
+        history_answer(read, found);
+    history_read_free(read);
     if (wait && found->error == 0)
         fill(node, wait, found);
+    else if (wait)
+        ask_later(node, &wait->room->lanes[wait->lane], RETRY_MS);
 }
 
 /* ---- where rooms stand */
@@ -459,30 +449,29 @@ void history_stood(struct history_stand *stand, const struct history_point *poin
     struct node *node = stand->node;
     struct bytes name = bytes_of(stand->name, stand->name_len);
     struct history_room *room = room_find(&node->history, name);
-    /* Not known is more than nothing there: the first message then counts as the next one, whatever its number. */
+    /* Not known is more than nothing there. */
     if (!room && (!points || points[LANE_HIGH].epoch != 0))
         room = room_create(node, name);
-    for (int lane = 0; room && points && lane < LANE_COUNT; lane++) {
-        /* What came by since the read is newer; epochs are times. */
-        struct history_point *last = &room->lanes[lane].last;
-        if (last->epoch < points[lane].epoch ||
-            (last->epoch == points[lane].epoch && last->n < points[lane].n))
-            *last = points[lane];
-    }
+    for (int lane = 0; room && lane < LANE_COUNT; lane++)
+        history_stand_on(&room->lanes[lane], points ? &points[lane] : NULL,
+                         node->conf->history.length);
     list_remove(&stand->link);
     if (node->phase != PHASE_ENDING)
         dispatch_stands(node, name);
     free(stand);
 }
 
-/* The first message then counts as the next one, as if the read had failed. */
+/* As if the read had failed. */
 static void begin_room(void *ctx, struct map_node *at)
 {
     struct node *node = ctx;
     const struct held *held = CONTAINER_OF(at, struct held, node);
     struct bytes name = bytes_of(held->name, held->name_len);
-    if (held->holders != 0 && !room_find(&node->history, name))
-        (void)room_create(node, name);
+    if (held->holders == 0 || room_find(&node->history, name))
+        return;
+    struct history_room *room = room_create(node, name);
+    for (int lane = 0; room && lane < LANE_COUNT; lane++)
+        room->lanes[lane].unsure = true;
 }
 
 void history_begin(struct node *node)

@@ -4,6 +4,10 @@
  *        ▲                                                        │
  *        └── what was read, or a gap after history.wait, then what gathered ◀──┘
  *
+ * A number is believed where it is the next one, or where history, read after the message came, has it. Whoever may publish could make
+ * one up, and a large one would have all that follow taken for repeats: such a message goes on without its number, and moves nothing.
+ * While history can't be read a number is believed up to history.length further on.
+ *
  * A room has a struct here only once a message with a number is known of. Where no worker holds the room it is forgotten, and its
  * numbers are read again before the next viewer is told that it is in.
  *
@@ -31,12 +35,17 @@ struct history_wait {
     bool cut; /* after a cut from Redis messages without number may be missing too */
     uint64_t since_ms;
     struct history_read *read; /* under way; NULL: yet to be asked */
+    size_t before;             /* messages that came before it was asked */
     struct buf messages;       /* struct message *, in the order in which they came */
 };
 
 struct history_lane {
-    struct history_point last; /* passed on; epoch 0: not known */
+    struct history_point last; /* passed on; epoch 0: nothing was yet, of any epoch */
+    uint64_t read_n; /* up to here, in last.epoch, what comes was had from history: a repeat */
     struct history_wait *wait; /* NULL: it flows */
+    uint64_t ask_at_ms;        /* history is not asked before */
+    uint64_t blind_until_ms;   /* unsure: until then nothing waits for a read */
+    bool unsure; /* messages behind `last` were passed on, or not, and without number */
 };
 
 struct history_room {
@@ -108,7 +117,41 @@ unsigned history_cut(struct node *node, struct bytes room, unsigned lanes);
 /* A worker's viewers want the newest messages: COMMAND_HISTORY follows. */
 void history_ask(struct node *node, const struct command *command);
 
+/* history_lane.c; length: history.length, how far a number may be from where the lane stands without history's word */
+enum history_number {
+    NUMBER_NEXT,
+    NUMBER_REPEAT,
+    NUMBER_DOUBTFUL /* behind a hole, of another epoch, or made up */
+};
+enum history_number history_judge(const struct history_lane *lane, struct history_point at,
+                                  uint32_t length);
+/* A doubtful one: may it well be true? Only where history can't be read. */
+bool history_is_plausible(const struct history_lane *lane, struct history_point at,
+                          uint32_t length);
+void history_set_last(struct history_lane *lane, struct history_point last);
+/* A room's first number is of all lanes' epoch. */
+void history_advance(struct history_lane lanes[LANE_COUNT], enum lane lane,
+                     struct history_point at);
+/* point: as read before the room's viewers are in; NULL: it could not be. What came by meanwhile moves the lane on, as far as it is
+ * plausible, and is no hole. */
+void history_stand_on(struct history_lane *lane, const struct history_point *point,
+                      uint32_t length);
+/* What waits, in order. */
+struct message **history_kept(const struct history_wait *wait, size_t *count);
+/* Whether history, read after the message came, has its number. */
+bool history_is_confirmed(const struct history_found *found, struct history_point at);
+/* Sets the lane to the point behind which what was read goes on. Returns whether nothing before that is missing. */
+bool history_settle(struct history_lane *lane, const struct history_wait *wait,
+                    const struct history_found *found);
+
+/* history_ask.c */
+/* Tells the workers that asked. */
+void history_answer(struct history_read *read, const struct history_found *found);
+
 /* history_read.c */
+/* NULL: history.reads are under way, or memory is out. */
+struct history_read *history_read_create(struct node *node, struct bytes room, enum lane lane);
+void history_read_free(struct history_read *read);
 /* Reads what came after `after` (epoch 0: all that is kept). Returns 0 and history_found() follows, at once or later; or BROKER_ERR_…. */
 int history_read_start(struct history_read *read, struct history_point after);
 void history_read_stand(

@@ -8,6 +8,32 @@
 
 enum { NAME_MAX_BYTES = CONF_ADDRESS_MAX + ROOM_NAME_MAX + 32 };
 
+struct history_read *history_read_create(struct node *node, struct bytes name, enum lane lane)
+{
+    if (node->history.read_count >= node->conf->history.reads)
+        return NULL;
+    struct history_read *read = calloc(1, sizeof(*read) + name.len);
+    if (!read)
+        return NULL;
+    read->node = node;
+    read->lane = lane;
+    read->name_len = (uint8_t)name.len;
+    memcpy(read->name, name.data, name.len);
+    list_init(&read->link);
+    list_append(&node->history.reads, &read->link);
+    node->history.read_count++;
+    return read;
+}
+
+void history_read_free(struct history_read *read)
+{
+    list_remove(&read->link);
+    read->node->history.read_count--;
+    if (read->wait)
+        read->wait->read = NULL;
+    free(read);
+}
+
 static struct bytes read_room(const struct history_read *read)
 {
     return bytes_of(read->name, read->name_len);

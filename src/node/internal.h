@@ -11,7 +11,8 @@
  *      tickets.c   what workers ask about tickets
  *      presence.c  who is online, over all nodes
  *      frames.c    do messages fit one TCP segment?
- *      history.c   … what of them is missing on their way back
+ *      history.c   … what of them is missing on their way back: history_lane.c what numbers say, history_ask.c reads for workers,
+ *                  history_read.c each of the reads
  *      api.c       what operators and backends ask over HTTP
  *      drain.c     how it stops, and sheds viewers
  *

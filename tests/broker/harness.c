@@ -1,18 +1,8 @@
 #include "harness.h"
 
-#include "base/clock.h"
 #include "base/map.h"
-#include "broker/redis_wire.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 enum { LIMIT_MS = 20000 };
 
@@ -198,118 +188,4 @@ void events_clear(struct harness *h)
 {
     h->count = 0;
     h->subscribed = h->messages = h->published = 0;
-}
-
-static struct sockaddr_in loopback(int port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    return address;
-}
-
-int free_port(void)
-{
-    struct sockaddr_in address = loopback(0);
-    socklen_t len = sizeof(address);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &len), 0);
-    close(fd);
-    return ntohs(address.sin_port);
-}
-
-static void exec_redis(int out, int port, const char *password)
-{
-    char text[16];
-    snprintf(text, sizeof(text), "%d", port);
-    /* The server must not outlive a test that was killed. */
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    dup2(out, STDOUT_FILENO);
-    execlp("redis-server", "redis-server", "--port", text, "--bind", "127.0.0.1", "--save", "",
-           "--appendonly", "no", "--requirepass", password, "--maxmemory", "64mb", (char *)NULL);
-    _exit(127);
-}
-
-static void wait_served(FILE *log)
-{
-    char line[512];
-    while (fgets(line, sizeof(line), log)) {
-        if (strstr(line, "Ready to accept connections"))
-            return;
-    }
-    fail_msg("redis-server did not start: is it installed?");
-}
-
-void redis_start(struct redis_server *server, int port, const char *password)
-{
-    int pipe_fds[2];
-    *server = (struct redis_server){.port = port ? port : free_port()};
-    snprintf(server->password, sizeof(server->password), "%s", password);
-    assert_int_equal(pipe(pipe_fds), 0);
-    server->pid = fork();
-    assert_true(server->pid >= 0);
-    if (server->pid == 0)
-        exec_redis(pipe_fds[1], server->port, server->password);
-    close(pipe_fds[1]);
-    FILE *log = fdopen(pipe_fds[0], "r");
-    assert_non_null(log);
-    wait_served(log);
-    fclose(log);
-    struct sockaddr_in address = loopback(server->port);
-    server->control = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(server->control, (struct sockaddr *)&address, sizeof(address)), 0);
-    if (*password)
-        assert_string_equal(redis_ask(server, "AUTH %s", password), "OK");
-}
-
-void redis_stop(struct redis_server *server)
-{
-    if (server->pid <= 0)
-        return;
-    kill(server->pid, SIGKILL);
-    waitpid(server->pid, NULL, 0);
-    close(server->control);
-    server->pid = 0;
-}
-
-static void send_all(int fd, const char *data, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
-        assert_true(n > 0);
-        data += n;
-        len -= (size_t)n;
-    }
-}
-
-const char *redis_ask(struct redis_server *server, const char *format, ...)
-{
-    static char text[65536];
-    static char chunk[65536];
-    struct buf command = {0};
-    struct wire wire;
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof(text) - 2, format, args);
-    va_end(args);
-    buf_text(&command, text);
-    BUF_LIT(&command, "\r\n");
-    send_all(server->control, command.data, command.len);
-    buf_fini(&command);
-    assert_int_equal(wire_init(&wire, 1 << 24), 0);
-    int result;
-    while ((result = wire_next(&wire)) == 0) {
-        ssize_t n = recv(server->control, chunk, sizeof(chunk), 0);
-        assert_true(n > 0);
-        assert_int_equal(wire_feed(&wire, chunk, (size_t)n), 0);
-    }
-    assert_int_equal(result, 1);
-    const struct broker_value *top = wire.reply;
-    if (top->kind == BROKER_INTEGER)
-        snprintf(text, sizeof(text), "%lld", (long long)top->integer);
-    else
-        snprintf(text, sizeof(text), "%.*s", (int)top->text.len,
-                 top->text.data ? top->text.data : "");
-    wire_fini(&wire);
-    return text;
 }

@@ -1,4 +1,4 @@
-/* harness.h: a broker on a loop of its own with a record of its callbacks, and a real redis-server. */
+/* harness.h: a broker on a loop of its own with a record of its callbacks. */
 #pragma once
 
 /* cmocka wants these first. */
@@ -10,9 +10,9 @@
 #include <cmocka.h>
 
 #include "broker/broker.h"
+#include "lib/redis_server.h"
 
 #include <stdio.h>
-#include <sys/types.h>
 
 enum event_kind { ON_MESSAGE, ON_SUBSCRIBED, ON_READY, ON_GAP, ON_PUBLISHED };
 
@@ -60,20 +60,3 @@ bool is_away(struct harness *h);
 /* Index of the n-th event (n from 0) of a kind for a room (NULL: any), or -1. */
 int event_find(const struct harness *h, enum event_kind kind, const char *room, int n);
 void events_clear(struct harness *h);
-
-struct redis_server {
-    pid_t pid;
-    int port;
-    int control; /* a blocking connection to it */
-    char password[32];
-};
-
-/* Starts a redis-server (on the given port, or a free one when it is 0) and waits until it serves. */
-void redis_start(struct redis_server *server, int port, const char *password);
-void redis_stop(struct redis_server *server);
-
-/* Sends a command of words, split at blanks, and returns the reply as text (static until the next call). */
-const char *redis_ask(struct redis_server *server, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-int free_port(void);

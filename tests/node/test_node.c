@@ -1,6 +1,13 @@
 #include "node/test_node.h"
 
+#include "base/log.h"
+
+#include <signal.h>
+
 int main(void)
 {
-    return run_doctor_tests() + run_notify_tests();
+    /* The cases break things on purpose; the lines about that are no news. */
+    log_configure(LOG_FORMAT_TEXT, LOG_LEVEL_ERROR);
+    signal(SIGPIPE, SIG_IGN);
+    return run_doctor_tests() + run_notify_tests() + run_history_tests();
 }

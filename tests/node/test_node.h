@@ -3,3 +3,4 @@
 
 int run_doctor_tests(void);
 int run_notify_tests(void);
+int run_history_tests(void);

@@ -1,0 +1,56 @@
+/* site.h: the part of a node that carries room messages, with a real Redis before it and a worker behind it whose rings and mailbox
+ * the test reads in its place.
+ *
+ * What comes of the normal lane is written down, one word a message: `a#3` with number 3, `a` without one, `gap` or `gap#3` (after number 3).
+ */
+#pragma once
+
+/* cmocka wants these first. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "lib/redis_server.h"
+#include "node/internal.h"
+
+enum { SITE_WORKERS = 2 };
+
+struct site {
+    struct redis_server redis;
+    struct node *node;
+    uv_timer_t limit;
+    bool late;
+    struct buf seen;
+    uint32_t words;
+    struct history_point stands[LANE_COUNT];     /* as told with the last COMMAND_ROOM_LIVE */
+    uint32_t lives;                              /* COMMAND_ROOM_LIVE that came */
+    struct history_batch *batches[SITE_WORKERS]; /* the last COMMAND_HISTORY to each worker */
+};
+
+/* The shipped conf but for chat with history, 20 messages of it, and what else is given (up to NULL). */
+struct site *site_open(const char *const *overrides);
+void site_close(struct site *site);
+
+/* One turn of the loop, and what came of it. */
+void site_turn(struct site *site);
+/* Runs until done() says so; fails the test after 10 s. */
+void site_until(struct site *site, bool (*done)(const struct site *site));
+void site_for(struct site *site, uint64_t ms);
+
+/* The first worker's viewers want the room's messages; returns when they are told that they are in. */
+void site_hold(struct site *site, const char *room);
+void site_release(struct site *site, const char *room);
+void site_ask_history(struct site *site, uint32_t worker, const char *room);
+
+/* Runs publish.lua; lost: what it publishes does not come here. */
+void site_publish(struct site *site, const char *room, const char *data, bool lost);
+/* PUBLISH as somebody does who makes ids up; id: NULL or "<epoch>.<n>" of the normal lane, an empty epoch being the room's own. */
+void site_forge(struct site *site, const char *room, const char *data, const char *id);
+/* May the node run scripts? */
+void site_let_read(struct site *site, bool may);
+
+/* Waits until so much came, and nothing else; clears it. */
+void site_expect(struct site *site, const char *text);

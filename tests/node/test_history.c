@@ -1,0 +1,451 @@
+/* Rooms' numbers on the node, against a real Redis. */
+#include "node/site.h"
+#include "node/test_node.h"
+
+#include "base/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int set_up(void **state)
+{
+    *state = site_open(NULL);
+    return 0;
+}
+
+static int set_up_impatient(void **state)
+{
+    static const char *const overrides[] = {"history.wait=300ms", "history.waiting=16", NULL};
+    *state = site_open(overrides);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    site_close(*state);
+    return 0;
+}
+
+static uint64_t reads(const struct site *site)
+{
+    return metric_get(&site->node->metrics.history_reads_fill);
+}
+
+static uint64_t misnumbered(const struct site *site)
+{
+    return metric_get(&site->node->metrics.history_misnumbered);
+}
+
+static void publish_all(struct site *site, const char *room, const char *names)
+{
+    for (; *names; names++)
+        site_publish(site, room, (char[]){*names, '\0'}, false);
+}
+
+/* ---- holes */
+
+static void numbered_messages__pass_as_they_come(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    assert_int_equal(site->stands[LANE_NORMAL].epoch, 0);
+    publish_all(site, "r", "ab");
+    site_forge(site, "r", "plain", NULL);
+    publish_all(site, "r", "c");
+    site_expect(site, "a#1 b#2 plain c#3");
+    assert_int_equal(reads(site), 0);
+}
+
+static void hole__is_filled_in_order_with_one_read(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    site_publish(site, "r", "b", true);
+    site_publish(site, "r", "c", true);
+    publish_all(site, "r", "d");
+    site_forge(site, "r", "plain", NULL);
+    publish_all(site, "r", "e");
+    site_expect(site, "a#1 b#2 c#3 d#4 plain e#5");
+    assert_int_equal(reads(site), 1);
+    assert_int_equal(metric_get(&site->node->metrics.gaps), 0);
+    assert_int_equal(metric_get(&site->node->metrics.history_holes_filled), 1);
+}
+
+static void hole_before_the_first_message__is_filled(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    site_publish(site, "r", "a", true);
+    publish_all(site, "r", "b");
+    site_expect(site, "a#1 b#2");
+}
+
+static void hole_larger_than_history__is_a_gap_before_what_is_left(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    for (int i = 0; i < 30; i++)
+        site_publish(site, "r", "x", true);
+    publish_all(site, "r", "b");
+    site_expect(site, "a#1 gap#1 x#13 x#14 x#15 x#16 x#17 x#18 x#19 x#20 x#21 x#22 x#23 x#24 x#25 "
+                      "x#26 x#27 x#28 x#29 x#30 x#31 b#32");
+    assert_int_equal(metric_get(&site->node->metrics.history_holes_left), 1);
+}
+
+static void hole_that_history_forgot__is_a_gap_and_what_came_stays(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    site_publish(site, "r", "b", true);
+    publish_all(site, "r", "c");
+    assert_string_equal(redis_ask(&site->redis, "DEL halley:history:{r}:normal"), "1");
+    publish_all(site, "r", "d");
+    site_forge(site, "r", "end", NULL);
+    site_expect(site, "a#1 gap#1 c#3 d#4 end");
+}
+
+static bool waited_out(const struct site *site)
+{
+    return site->words >= 2;
+}
+
+static void history_out_of_reach__is_a_gap_after_the_wait_and_ids_go_on(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    site_expect(site, "a#1");
+    site_let_read(site, false);
+    site_publish(site, "r", "b", true);
+    uint64_t since = clock_ms();
+    publish_all(site, "r", "c");
+    site_until(site, waited_out);
+    assert_in_range(clock_ms() - since, 290, 900);
+    publish_all(site, "r", "d");
+    site_expect(site, "gap#1 c#3 d#4");
+    assert_in_range(reads(site), 2, 6); /* with pauses, not in a spin */
+}
+
+static bool waits_no_more(const struct site *site)
+{
+    return site->words >= 17;
+}
+
+static void waiting__is_bounded(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    site_let_read(site, false);
+    site_publish(site, "r", "lost", true);
+    uint64_t since = clock_ms();
+    for (int i = 0; i < 17; i++)
+        site_publish(site, "r", "x", false);
+    site_until(site, waits_no_more);
+    assert_in_range(clock_ms() - since, 0, 280); /* not for history.wait */
+    assert_int_equal(site->node->history.waiting, 0);
+    site_expect(site, "a#1 gap#1 x#3 x#4 x#5 x#6 x#7 x#8 x#9 x#10 x#11 x#12 x#13 x#14 x#15 x#16 "
+                      "x#17 x#18 x#19");
+}
+
+static void room_let_go_while_it_waits__is_forgotten(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    site_let_read(site, false);
+    site_publish(site, "r", "b", true);
+    publish_all(site, "r", "c");
+    site_expect(site, "a#1");
+    while (site->node->history.waiting == 0)
+        site_turn(site);
+    site_release(site, "r");
+    assert_int_equal(site->node->history.waiting, 0);
+    assert_int_equal(site->node->history.rooms.count, 0);
+    site_let_read(site, true);
+    site_hold(site, "r");
+    assert_int_equal(site->stands[LANE_NORMAL].n, 3);
+    publish_all(site, "r", "d");
+    site_expect(site, "d#4");
+}
+
+/* ---- cuts and epochs */
+
+static void cut_from_redis__is_filled(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    site_expect(site, "a#1");
+    (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
+    publish_all(site, "r", "b");
+    site_expect(site, "b#2");
+    publish_all(site, "r", "c");
+    site_expect(site, "c#3");
+}
+
+static void emptied_redis__is_a_gap_then_the_new_epoch(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "ab");
+    assert_string_equal(redis_ask(&site->redis, "FLUSHALL"), "OK");
+    publish_all(site, "r", "cd");
+    site_expect(site, "a#1 b#2 gap#2 c#1 d#2");
+    assert_string_equal(redis_ask(&site->redis, "FLUSHALL"), "OK");
+    site_publish(site, "r", "e", true);
+    publish_all(site, "r", "f");
+    site_expect(site, "gap#2 e#1 f#2");
+    assert_int_equal(misnumbered(site), 0);
+}
+
+static void redis_that_fell_back__begins_another_epoch(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "abcd");
+    site_expect(site, "a#1 b#2 c#3 d#4");
+    assert_string_equal(redis_ask(&site->redis, "HSET halley:seq:{r} normal 1"), "0");
+    (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
+    site_expect(site, "gap#4");
+    publish_all(site, "r", "e");
+    site_expect(site, "e#1");
+}
+
+/* ---- where rooms stand */
+
+static void held_room__goes_on_behind_where_it_stood(void **state)
+{
+    struct site *site = *state;
+    publish_all(site, "r", "abc");
+    site_hold(site, "r");
+    assert_int_equal(site->stands[LANE_NORMAL].n, 3);
+    assert_int_not_equal(site->stands[LANE_NORMAL].epoch, 0);
+    site_publish(site, "r", "d", true);
+    publish_all(site, "r", "e");
+    site_expect(site, "d#4 e#5");
+}
+
+static void unknown_stand__is_settled_by_the_first_message(void **state)
+{
+    struct site *site = *state;
+    publish_all(site, "r", "abc");
+    assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node -hmget"), "OK");
+    site_hold(site, "r");
+    assert_int_equal(site->stands[LANE_NORMAL].epoch, 0);
+    site_forge(site, "r", "forged", ".999999");
+    publish_all(site, "r", "d");
+    site_expect(site, "forged d#4");
+    assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node +hmget"), "OK");
+}
+
+/* ---- reads for viewers */
+
+static bool both_have(const struct site *site)
+{
+    return site->batches[0] && site->batches[1];
+}
+
+static void workers_that_ask_at_once__share_a_read(void **state)
+{
+    struct site *site = *state;
+    publish_all(site, "r", "abc");
+    site_hold(site, "r");
+    for (int i = 0; i < 10; i++) {
+        site_ask_history(site, 0, "r");
+        site_ask_history(site, 1, "r");
+    }
+    site_until(site, both_have);
+    assert_int_equal(metric_get(&site->node->metrics.history_reads_resume), 1);
+    assert_ptr_equal(site->batches[0], site->batches[1]);
+    assert_int_equal(site->batches[0]->error, 0);
+    assert_int_equal(site->batches[0]->first, 1);
+    assert_int_equal(site->batches[0]->count, 3);
+    assert_int_equal(site->batches[0]->last.n, 3);
+}
+
+/* ---- numbers that somebody made up */
+
+static void huge_number__moves_nothing(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    site_forge(site, "r", "forged", ".999999999");
+    publish_all(site, "r", "bcd");
+    site_expect(site, "a#1 forged b#2 c#3 d#4");
+    assert_int_equal(misnumbered(site), 1);
+    assert_in_range(reads(site), 1, 1);
+    assert_int_equal(metric_get(&site->node->metrics.gaps), 0);
+    /* and Redis goes on counting in the same epoch */
+    assert_string_equal(redis_ask(&site->redis, "HGET halley:seq:{r} normal"), "4");
+    site_publish(site, "r", "e", true);
+    publish_all(site, "r", "f");
+    site_expect(site, "e#5 f#6");
+}
+
+static void small_jump__moves_nothing_either(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    site_forge(site, "r", "forged", ".5");
+    site_expect(site, "a#1 forged");
+    publish_all(site, "r", "b");
+    site_forge(site, "r", "forged", ".5"); /* until the read there is such a number: a repeat */
+    publish_all(site, "r", "cdef");
+    site_expect(site, "b#2 c#3 d#4 e#5 f#6");
+    assert_int_equal(metric_get(&site->node->metrics.gaps), 0);
+}
+
+static void other_epoch__moves_nothing(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    site_forge(site, "r", "forged", "zzzzzzzzzz.1");
+    publish_all(site, "r", "bc");
+    site_expect(site, "a#1 forged b#2 c#3");
+    assert_int_equal(metric_get(&site->node->metrics.gaps), 0);
+}
+
+static void forgery_in_a_room_without_history__moves_nothing(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    site_forge(site, "r", "forged", "zzzzzzzzzz.77");
+    publish_all(site, "r", "ab");
+    site_expect(site, "forged a#1 b#2");
+    assert_int_equal(metric_get(&site->node->metrics.gaps), 0);
+}
+
+static void very_next_number__takes_the_place_of_one_message(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    site_forge(site, "r", "forged", ".2");
+    publish_all(site, "r", "bc");
+    site_expect(site, "a#1 forged#2 c#3");
+    assert_int_equal(misnumbered(site), 0);
+    assert_int_equal(metric_get(&site->node->metrics.history_repeats_dropped), 1);
+}
+
+static bool all_came(const struct site *site)
+{
+    return site->words >= 400;
+}
+
+/* Takes the forged ones out: only the order of the true ones matters. */
+static void drop_forged(struct site *site)
+{
+    struct buf left = {0};
+    char *at;
+    buf_byte(&site->seen, '\0');
+    for (char *word = strtok_r(site->seen.data, " ", &at); word; word = strtok_r(NULL, " ", &at)) {
+        if (strcmp(word, "f") != 0)
+            buf_printf(&left, left.len > 0 ? " %s" : "%s", word);
+        else
+            site->words--;
+    }
+    buf_fini(&site->seen);
+    site->seen = left;
+}
+
+static void flood_of_forgeries__costs_few_reads_and_loses_nothing(void **state)
+{
+    struct site *site = *state;
+    struct buf expected = {0};
+    char id[32];
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    site_expect(site, "a#1");
+    uint64_t since = clock_ms();
+    for (int i = 0; i < 200; i++) {
+        snprintf(id, sizeof(id), ".%d", 1000000 - i);
+        site_forge(site, "r", "f", id);
+        site_publish(site, "r", "t", false);
+        buf_printf(&expected, i > 0 ? " t#%d" : "t#%d", i + 2);
+        site_turn(site);
+    }
+    site_until(site, all_came);
+    uint64_t passed = clock_ms() - since;
+    drop_forged(site);
+    buf_byte(&expected, '\0');
+    site_expect(site, expected.data);
+    assert_in_range(reads(site), 1, passed / 200 + 2);
+    assert_int_equal(misnumbered(site), 200);
+    assert_int_equal(metric_get(&site->node->metrics.gaps), 0);
+    buf_fini(&expected);
+}
+
+static void forgery_while_history_is_out_of_reach__silences_nobody(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    site_expect(site, "a#1");
+    site_let_read(site, false);
+    site_forge(site, "r", "forged", ".999999");
+    publish_all(site, "r", "b");
+    site_expect(site, "gap#1 forged b#2");
+    site_for(site, 320); /* the pause after it */
+    site_let_read(site, true);
+    publish_all(site, "r", "c");
+    site_expect(site, "c#3");
+}
+
+static void far_jump_while_history_is_out_of_reach__has_ids_again_after(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    for (int i = 0; i < 30; i++)
+        site_publish(site, "r", "x", true);
+    site_expect(site, "a#1");
+    site_let_read(site, false);
+    publish_all(site, "r", "bc");
+    site_expect(site, "gap#1 b c");
+    publish_all(site, "r", "d");
+    site_expect(site, "d"); /* at once: it is no use to wait again so soon */
+    site_let_read(site, true);
+    site_for(site, 320);
+    publish_all(site, "r", "ef");
+    site_expect(site, "e#35 f#36");
+}
+
+int run_history_tests(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define IMPATIENT(name) cmocka_unit_test_setup_teardown(name, set_up_impatient, tear_down)
+    const struct CMUnitTest tests[] = {
+        CASE(numbered_messages__pass_as_they_come),
+        CASE(hole__is_filled_in_order_with_one_read),
+        CASE(hole_before_the_first_message__is_filled),
+        CASE(hole_larger_than_history__is_a_gap_before_what_is_left),
+        CASE(hole_that_history_forgot__is_a_gap_and_what_came_stays),
+        IMPATIENT(history_out_of_reach__is_a_gap_after_the_wait_and_ids_go_on),
+        IMPATIENT(waiting__is_bounded),
+        CASE(room_let_go_while_it_waits__is_forgotten),
+        CASE(cut_from_redis__is_filled),
+        CASE(emptied_redis__is_a_gap_then_the_new_epoch),
+        CASE(redis_that_fell_back__begins_another_epoch),
+        CASE(held_room__goes_on_behind_where_it_stood),
+        CASE(unknown_stand__is_settled_by_the_first_message),
+        CASE(workers_that_ask_at_once__share_a_read),
+        CASE(huge_number__moves_nothing),
+        CASE(small_jump__moves_nothing_either),
+        CASE(other_epoch__moves_nothing),
+        CASE(forgery_in_a_room_without_history__moves_nothing),
+        CASE(very_next_number__takes_the_place_of_one_message),
+        CASE(flood_of_forgeries__costs_few_reads_and_loses_nothing),
+        IMPATIENT(forgery_while_history_is_out_of_reach__silences_nobody),
+        IMPATIENT(far_jump_while_history_is_out_of_reach__has_ids_again_after),
+    };
+#undef IMPATIENT
+#undef CASE
+    return cmocka_run_group_tests_name("history", tests, NULL, NULL);
+}
