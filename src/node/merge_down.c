@@ -31,13 +31,17 @@ static struct message *make(const struct node *node, const struct merge_entry *e
 
 static void send_window(struct node *node, struct down *down)
 {
-    struct message *message = down->newest ? down->newest : make(node, &down->base, &down->sum);
+    bool sums = !down->newest || down->sum.delta > 0 || down->sum.has_total;
+    struct message *message = sums ? make(node, &down->base, &down->sum) : NULL;
+    if (message)
+        dispatch_deliver(node, message);
+    if (down->newest) /* both: a reload changed the type's kind */
+        dispatch_deliver(node, down->newest);
+    message_unref(message);
+    message_unref(down->newest);
     down->newest = NULL;
     down->sum = (struct merge_sum){0};
     down->base.count = 0;
-    if (message)
-        dispatch_deliver(node, message);
-    message_unref(message);
 }
 
 static void drop_malformed(struct node *node, const struct message *message)

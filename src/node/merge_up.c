@@ -4,6 +4,9 @@
  * counter. A batch has a number. When its answer was lost it is sent again under the same one, and the script (scripts/redis/merge.lua)
  * counts it once. Redis remembers the number for BATCH_REMEMBERED_MS; a batch is given up before that.
  *
+ * A reload may change a type's kind while something is gathered or under way: sums and newest messages are gathered apart, and leave as
+ * batches of their own, the sums first.
+ *
  *      IDLE ─ window ends, something gathered ─▶ FLYING ─ accepted, or refused for good ─▶ IDLE
  *                                                  ▲ └─ answer lost ─▶ LOST ─┐
  *                                                  └─── broker ready again ──┘
@@ -25,18 +28,22 @@ enum up_state { UP_IDLE, UP_FLYING, UP_LOST };
 
 struct up {
     struct merge_entry base;
+    enum up_state state;
+    /* What is gathered: base.count sends, of which … */
+    uint32_t sums; /* … so many are added up in delta, the others are MERGE_LATEST: */
+    struct merge_sum gathered;
+    struct buf newest;
+    enum lane next_lane;
+    struct link waiting; /* commands whose viewers wait */
+    /* The batch under way: */
     enum conf_merge kind;
     enum lane lane;
-    enum up_state state;
-    struct merge_sum gathered;
-    struct link waiting; /* commands whose viewers wait, of what is gathered */
-    struct buf
-        payload;     /* MERGE_LATEST: the newest message; without Redis: the batch as published */
-    uint64_t flying; /* delta of the batch under way */
+    struct buf payload; /* MERGE_LATEST: the message; without Redis: the sum as published */
+    uint64_t flying;    /* its delta */
     uint32_t flying_sends;
     uint64_t number;
     uint64_t since_ms;
-    struct link sent; /* commands whose viewers wait, of the batch under way */
+    struct link sent; /* commands whose viewers wait */
 };
 
 static struct up *up_of(struct merge_entry *entry)
@@ -64,22 +71,49 @@ static void answer_all(struct node *node, struct link *commands, int result)
         answer(node, CONTAINER_OF(link, struct command, link), result, 0);
 }
 
-/* Takes what was gathered as the next batch. */
+/* Those of what is gathered that wait for a batch of this kind, on to `to`. */
+static void move_waiting(struct up *up, enum conf_merge kind, struct link *to)
+{
+    struct link others;
+    struct link *link;
+    list_init(&others);
+    while ((link = list_shift(&up->waiting)))
+        list_append(CONTAINER_OF(link, struct command, link)->merge.kind == kind ? to : &others,
+                    link);
+    list_splice(&up->waiting, &others);
+}
+
+/* Takes what was gathered of one kind as the next batch. */
 static void take_batch(struct node *node, struct up *up)
 {
+    up->kind = up->sums > 0 ? MERGE_SUM : MERGE_LATEST;
+    up->lane = up->next_lane;
     up->flying = up->gathered.delta;
-    up->flying_sends = up->base.count;
+    up->flying_sends = up->sums > 0 ? up->sums : up->base.count;
     up->gathered = (struct merge_sum){0};
-    up->base.count = 0;
+    up->sums = 0;
+    up->base.count -= up->flying_sends;
     up->number = ++node->merge_number;
     up->since_ms = uv_now(&node->loop);
-    list_splice(&up->sent, &up->waiting);
+    if (up->kind == MERGE_LATEST) {
+        buf_fini(&up->payload);
+        up->payload = up->newest;
+        up->newest = (struct buf){0};
+    }
+    move_waiting(up, up->kind, &up->sent);
 }
 
 /* Nobody has it: it is part of what is gathered again, before what came since. */
 static void put_back(struct up *up)
 {
-    merge_add(&up->gathered, &(struct merge_sum){.delta = up->flying});
+    if (up->kind == MERGE_SUM) {
+        merge_add(&up->gathered, &(struct merge_sum){.delta = up->flying});
+        up->sums += up->flying_sends;
+    } else if (up->newest.len == 0) {
+        buf_fini(&up->newest);
+        up->newest = up->payload;
+        up->payload = (struct buf){0};
+    }
     up->base.count += up->flying_sends;
     list_splice(&up->sent, &up->waiting);
     list_splice(&up->waiting, &up->sent);
@@ -95,8 +129,7 @@ static void finish(struct node *node, struct up *up, int result)
         metric_add(&node->metrics.merge_lost, up->flying_sends);
     answer_all(node, &up->sent, result);
     up->state = UP_IDLE;
-    if (up->base.count == 0)
-        buf_fini(&up->payload);
+    buf_fini(&up->payload);
 }
 
 /* Errors of a Redis that will come round: it loads, is a replica for the moment, or has no memory left. */
@@ -184,11 +217,15 @@ static void make_payload(struct node *node, struct up *up)
 static void send_batch(struct node *node, struct up *up)
 {
     bool fresh = up->state == UP_IDLE;
-    bool script = up->kind == MERGE_SUM && broker_has_commands(node->broker);
     if (fresh)
         take_batch(node, up);
+    bool script = up->kind == MERGE_SUM && broker_has_commands(node->broker);
     if (fresh && up->kind == MERGE_SUM && !script)
         make_payload(node, up);
+    if (!script && (up->payload.failed || up->payload.len == 0)) {
+        finish(node, up, BROKER_ERR_FULL); /* there was no memory for it */
+        return;
+    }
     int error = script ? send_script(node, up)
                        : dispatch_publish_merged(node, up, merge_room(&up->base), up->lane,
                                                  buf_view(&up->payload));
@@ -233,6 +270,19 @@ static struct up *open_window(struct node *node, const struct command *command)
     return up_of(entry);
 }
 
+static void gather(struct up *up, const struct command *command)
+{
+    up->base.count += command->merge.sends;
+    up->next_lane = command->lane;
+    if (command->merge.kind == MERGE_SUM) {
+        up->sums += command->merge.sends;
+        merge_add(&up->gathered, &(struct merge_sum){.delta = command->merge.delta});
+    } else {
+        buf_clear(&up->newest);
+        buf_bytes(&up->newest, command_newest(command));
+    }
+}
+
 void merge_up_put(struct node *node, struct command *command)
 {
     uint32_t wait = take_user_rate(node, command);
@@ -252,16 +302,7 @@ void merge_up_put(struct node *node, struct command *command)
         return;
     }
     metric_add(&node->metrics.merged_up, command->merge.sends);
-    if (up->state == UP_IDLE) { /* a reload changes what is gathered, not what is under way */
-        up->kind = command->merge.kind;
-        up->lane = command->lane;
-    }
-    up->base.count += command->merge.sends;
-    merge_add(&up->gathered, &(struct merge_sum){.delta = command->merge.delta});
-    if (up->kind == MERGE_LATEST) {
-        buf_clear(&up->payload);
-        buf_bytes(&up->payload, command_newest(command));
-    }
+    gather(up, command);
     if (is_awaited(command))
         list_append(&up->waiting, &command->link);
     else
@@ -284,7 +325,7 @@ void merge_up_tick(struct node *node, uint64_t now)
         if (something && node->broker_ready)
             send_batch(node, up);
         if (up->state == UP_IDLE && entry->count == 0) {
-            buf_fini(&up->payload);
+            buf_fini(&up->newest);
             merger_close(&node->ups, entry);
         } else {
             merger_reopen(&node->ups, entry, now, window_ms);
@@ -313,6 +354,7 @@ static void on_dropped(void *ctx, struct merge_entry *entry)
     (void)ctx;
     free_all(&up->waiting);
     free_all(&up->sent);
+    buf_fini(&up->newest);
     buf_fini(&up->payload);
 }
 

@@ -248,6 +248,7 @@ static void on_command(struct worker *worker, struct command *command)
         break;
     }
     case COMMAND_CONF:
+        merge_post_all(worker); /* what is gathered is of the kind that its type had */
         take_conf(worker, command->object);
         break;
     case COMMAND_QUERY:

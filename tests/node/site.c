@@ -45,6 +45,7 @@ static void take_command(struct site *site, uint32_t worker, struct command *com
         history_batch_unref(site->batches[worker]);
         site->batches[worker] = command->object;
     }
+    site->merged += command->kind == COMMAND_MERGED && command->result == BROKER_OK;
     free(command);
 }
 
@@ -167,6 +168,7 @@ struct site *site_open(const char *const *overrides)
     sampler_init(&node->sampler);
     backlog_init(&node->backlog);
     history_init(node);
+    merges_init(node);
     for (; node->worker_count < SITE_WORKERS; node->worker_count++)
         node->workers[node->worker_count] = worker_open(node, node->worker_count);
     node->broker = broker_create(&node->loop, node->conf, &node_broker_events, node);
@@ -188,6 +190,7 @@ void site_close(struct site *site)
     broker_close(node->broker, on_broker_closed);
     history_close(node);
     uv_close((uv_handle_t *)&node->pause, NULL);
+    uv_close((uv_handle_t *)&node->merge_timer, NULL);
     uv_close((uv_handle_t *)&site->limit, NULL);
     for (uint32_t i = 0; i < node->worker_count; i++)
         uv_close((uv_handle_t *)&node->workers[i]->wake, NULL);
@@ -195,6 +198,7 @@ void site_close(struct site *site)
     assert_null(node->broker);
     take_all(site);
     history_fini(node);
+    merges_fini(node);
     assert_int_equal(node->history.waiting, 0);
     assert_int_equal(node->history.read_count, 0);
     dispatch_free_rooms(node);
@@ -291,6 +295,24 @@ void site_let_read(struct site *site, bool may)
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node %ceval %cevalsha",
                                   may ? '+' : '-', may ? '+' : '-'),
                         "OK");
+}
+
+void site_merge(struct site *site, const char *room, enum conf_merge kind, uint64_t delta,
+                const char *newest)
+{
+    struct merge_waiter waiter = {.ref = 1, .has_ref = true};
+    struct buf payload = {0};
+    buf_bytes(&payload, bytes_of((const char *)&waiter, sizeof(waiter)));
+    BUF_LIT(&payload, "vote");
+    if (newest)
+        buf_printf(&payload, "{\"type\":\"vote\",\"data\":\"%s\"}", newest);
+    struct command *command = command_create(COMMAND_MERGE, bytes_str(room), buf_view(&payload));
+    assert_non_null(command);
+    buf_fini(&payload);
+    command->lane = LANE_NORMAL;
+    command->merge = (struct command_merge){
+        .kind = kind, .sends = 1, .waiters = 1, .type_len = 4, .delta = delta};
+    merge_up_put(site->node, command);
 }
 
 static uint32_t words_wanted;

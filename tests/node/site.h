@@ -26,6 +26,7 @@ struct site {
     struct buf seen;
     uint32_t words;
     struct history_point stands[LANE_COUNT];     /* as told with the last COMMAND_ROOM_LIVE */
+    uint32_t merged;                             /* COMMAND_MERGED that told of success */
     uint32_t lives;                              /* COMMAND_ROOM_LIVE that came */
     struct history_batch *batches[SITE_WORKERS]; /* the last COMMAND_HISTORY to each worker */
 };
@@ -49,6 +50,9 @@ void site_ask_history(struct site *site, uint32_t worker, const char *room);
 void site_publish(struct site *site, const char *room, const char *data, bool lost);
 /* PUBLISH as somebody does who makes ids up; id: NULL or "<epoch>.<n>" of the normal lane, an empty epoch being the room's own. */
 void site_forge(struct site *site, const char *room, const char *data, const char *id);
+/* A viewer's send of type vote, merged in this way, whatever the conf says of it. */
+void site_merge(struct site *site, const char *room, enum conf_merge kind, uint64_t delta,
+                const char *newest);
 /* May the node run scripts? */
 void site_let_read(struct site *site, bool may);
 
