@@ -120,7 +120,7 @@ static bool read_replay(struct resume_lane *to, const struct room *room, struct 
     return true;
 }
 
-/* History was read a moment ago and began behind it. Without this whoever has been away for long would have it read again. */
+/* History was read a moment ago and does not have it. Without this whoever has been away for long, or made it up, would have it read again. */
 static bool is_too_old(const struct worker *worker, const struct tide_lane *tide, uint64_t want)
 {
     return want + 1 < tide->kept_n &&
@@ -139,7 +139,7 @@ static enum placed place(struct worker *worker, struct resume *resume, const str
     if (tide->last.epoch == 0 && want.epoch == 0)
         return PLACED; /* nothing is known of, and nothing missed */
     if (want.epoch != tide->last.epoch)
-        return tide->last.epoch == 0 ? PLACED_OLD : PLACED_LOST;
+        return tide->last.epoch == 0 && !is_too_old(worker, tide, 0) ? PLACED_OLD : PLACED_LOST;
     enum placed placed = seek(room, tide, lane, encoding_of(member), want.n, &number);
     if (placed == PLACED) {
         member->cursor[lane] = number;
@@ -361,85 +361,19 @@ bool resume_live(struct worker *worker, struct member *member, const struct inte
     return true;
 }
 
-/* ---- replays */
+/* ---- history is read */
 
-static void replay_free(struct worker *worker, struct replay *replay)
-{
-    if (replay->owner)
-        replay->owner->replay = NULL;
-    list_remove(&replay->link);
-    worker->replay_bytes -= replay->bytes;
-    metric_set(&worker->metrics.memory_replays, worker->replay_bytes);
-    halley_lanes_fini(&replay->lanes);
-    free(replay);
-}
-
-/* Encodes what was read up to where this worker's log stands, for both encodings: others may want it soon. */
-static bool replay_fill(struct worker *worker, struct replay *replay,
+/* What history has of the lane's epoch, so that nobody asks for the rest for a while: nothing at all where it is of another one, or the
+ * lane has no numbers yet. */
+static void keep_answer(const struct worker *worker, struct tide_lane *of,
                         const struct history_batch *batch)
 {
-    const struct halley_lane_policy all = {.bounds = {.bytes = 1u << 30, .ttl_ms = UINT32_MAX / 2}};
-    for (uint64_t n = replay->first; n <= replay->last; n++) {
-        const struct message *message = batch->messages[n - batch->first];
-        struct halley_frame frames[HALLEY_ENCODINGS] = {{0}};
-        for (int e = 0; e < ENCODING_COUNT && message; e++) {
-            struct buf *scratch = &worker->scratch[e];
-            buf_clear(scratch);
-            adapter_of_encoding((enum encoding)e)->append_message(scratch, message);
-            if (scratch->failed)
-                return false;
-            frames[e] = (struct halley_frame){scratch->data, scratch->len};
-        }
-        if (halley_lanes_append(&replay->lanes, &all, (int)replay->lane, worker->now_ms, 0,
-                                frames) != 0)
-            return false;
-    }
-    return true;
-}
-
-static struct replay *replay_create(struct worker *worker, struct tide_lane *tide, enum lane lane,
-                                    const struct history_batch *batch)
-{
-    struct halley_lanes_rest none;
-    uint64_t end = batch->first + batch->count - 1;
-    uint64_t last = tide->last.n < end ? tide->last.n : end;
-    if (batch->count == 0 || last < batch->first ||
-        worker->replay_bytes >= worker->conf->history.replay_bytes)
-        return NULL;
-    struct replay *replay = calloc(1, sizeof(*replay));
-    if (!replay)
-        return NULL;
-    *replay = (struct replay){.lane = lane,
-                              .epoch = batch->last.epoch,
-                              .first = batch->first,
-                              .last = last,
-                              .made_ms = worker->now_ms};
-    list_init(&replay->link);
-    list_init(&replay->readers);
-    halley_lanes_rest_init(&none, worker->now_ms);
-    memset(none.next, 0, sizeof(none.next));
-    halley_lanes_init(&replay->lanes, &none);
-    list_append(&worker->replays, &replay->link);
-    bool whole = replay_fill(worker, replay, batch);
-    replay->bytes = sizeof(*replay) + halley_lanes_memory(&replay->lanes);
-    worker->replay_bytes += replay->bytes;
-    metric_set(&worker->metrics.memory_replays, worker->replay_bytes);
-    if (whole)
-        return replay;
-    replay_free(worker, replay);
-    return NULL;
-}
-
-void resume_set_replay(struct worker *worker, struct tide_lane *tide, struct replay *replay)
-{
-    struct replay *older = tide->replay;
-    if (older && list_empty(&older->readers))
-        replay_free(worker, older);
-    else if (older)
-        older->owner = NULL;
-    tide->replay = replay;
-    if (replay)
-        replay->owner = tide;
+    bool same = batch->last.epoch == of->last.epoch && of->last.epoch != 0;
+    if (!same)
+        of->kept_n = of->last.epoch != 0 ? of->last.n + 1 : UINT64_MAX;
+    else
+        of->kept_n = batch->count > 0 ? batch->first : batch->last.n + 1;
+    of->kept_ms = worker->now_ms;
 }
 
 void resume_on_history(struct worker *worker, const struct command *command)
@@ -456,12 +390,10 @@ void resume_on_history(struct worker *worker, const struct command *command)
     of->asking = false;
     bool usable = batch->error == 0 && batch->last.epoch == of->last.epoch;
     bool bounded = worker->replay_bytes >= worker->conf->history.replay_bytes;
-    if (usable) {
-        of->kept_n = batch->count > 0 ? batch->first : batch->last.n + 1;
-        of->kept_ms = worker->now_ms;
-    }
+    if (batch->error == 0)
+        keep_answer(worker, of, batch);
     if (usable && !bounded)
-        resume_set_replay(worker, of, replay_create(worker, of, command->lane, batch));
+        resume_set_replay(worker, of, resume_make_replay(worker, of, command->lane, batch));
     list_init(&waiting);
     list_splice(&waiting, &of->waiting);
     while ((link = list_shift(&waiting))) {
@@ -557,7 +489,7 @@ static void replay_end(struct worker *worker, struct replay *replay)
         metric_add(&worker->metrics.resumed_gap, 1);
         reply_notice(worker, viewer, &gap);
     }
-    replay_free(worker, replay);
+    resume_free_replay(worker, replay);
 }
 
 /* AHEAD: what it has never came here, so it was lost. ASKED: history could not be read. */
@@ -579,7 +511,7 @@ static void resume_expire(struct worker *worker, struct resume *resume)
 void resume_fini(struct worker *worker)
 {
     while (!list_empty(&worker->replays))
-        replay_free(worker, CONTAINER_OF(worker->replays.next, struct replay, link));
+        resume_free_replay(worker, CONTAINER_OF(worker->replays.next, struct replay, link));
     map_fini(&worker->tides);
 }
 

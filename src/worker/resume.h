@@ -68,7 +68,7 @@ struct replay {
 struct tide_lane {
     struct history_point last;
     uint64_t since_n; /* frames from number `since` on hold since_n + 1 and all that follow */
-    uint64_t kept_n;  /* the first number that history had at kept_ms; 0: not read yet */
+    uint64_t kept_n;  /* the first number of its epoch that history had at kept_ms; 0: not read */
     uint32_t kept_ms;
     uint32_t since;
     bool gap_told; /* the hole before the next number */
@@ -99,9 +99,15 @@ struct message *tide_gap(const struct worker *worker, const struct room *room,
 void tide_appended(struct worker *worker, struct room *room, const struct message *message,
                    uint32_t number);
 
-/* resume.c */
+/* replay.c */
+/* Of what was read, as far as this worker's log stands. NULL: there is nothing, history.replay_bytes are reached, or memory is out. */
+struct replay *resume_make_replay(struct worker *worker, struct tide_lane *tide, enum lane lane,
+                                  const struct history_batch *batch);
+void resume_free_replay(struct worker *worker, struct replay *replay);
 /* What the next ones read who come back; those who still read the older one go on with it. */
 void resume_set_replay(struct worker *worker, struct tide_lane *tide, struct replay *replay);
+
+/* resume.c */
 /* Fills in where the lanes of the room stand. */
 void resume_tell_stand(const struct worker *worker, const struct room *room, struct reply *joined);
 /* The viewer joined with `after`; it is answered at once or later. fresh: it was not in before. Returns false when memory is out. */

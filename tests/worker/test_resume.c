@@ -1,0 +1,366 @@
+/* Viewers that come back, on a real worker. */
+#include "worker/seat.h"
+#include "worker/test_worker.h"
+
+#include "base/clock.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+enum { E = 36 * 36 /* an epoch */, F };
+
+static int set_up(void **state)
+{
+    static const char *const overrides[] = {"history.wait=300ms", "history.replay=1s", NULL};
+    *state = seat_open(overrides);
+    return 0;
+}
+
+static int set_up_small(void **state)
+{
+    static const char *const overrides[] = {"history.wait=300ms", "history.replay=1s",
+                                            "history.replay_bytes=1m", NULL};
+    *state = seat_open(overrides);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    seat_close(*state);
+    return 0;
+}
+
+static void pass_ms(long ms)
+{
+    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+}
+
+/* A viewer that is in the room, so that the worker holds it. */
+static struct guest *first_in(struct seat *seat, const char *room, uint64_t epoch, uint64_t n)
+{
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, room, 0, 0);
+    free(seat_command(seat, COMMAND_HOLD));
+    seat_live(seat, room, epoch, n);
+    guest_expect(guest, "joined");
+    return guest;
+}
+
+static void joined__tells_where_the_lane_stands(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, "r", 0, 0);
+    free(seat_command(seat, COMMAND_HOLD));
+    seat_live(seat, "r", E, 5);
+    assert_non_null(strstr(guest_hear(guest), "\"after\":[\"n.100.5\"]"));
+    seat_deliver(seat, "r", E, 6);
+    assert_non_null(strstr(guest_hear(guest), "\"id\":\"n.100.6\""));
+    guest_close(guest);
+}
+
+static void replay__then_live_without_gap_or_repeat(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in(seat, "r", E, 5);
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, "r", E, 2);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_deliver(seat, "r", E, 6); /* live while history is read */
+    seat_deliver(seat, "r", E, 7);
+    guest_expect(other, "6 7");
+    seat_history(seat, "r", E, 1, 6, 0);
+    guest_expect(guest, "joined 3 4 5 6 7");
+    seat_deliver(seat, "r", E, 8);
+    guest_expect(guest, "8");
+    guest_expect(other, "8");
+    assert_int_equal(metric_get(&worker_metrics(seat->worker)->resumed_history), 1);
+    guest_close(guest);
+    guest_close(other);
+}
+
+static void own_log__suffices_where_it_reaches_back(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in(seat, "r", E, 5);
+    struct guest *more[8]; /* the logs of smaller rooms go when everybody has everything */
+    for (int i = 0; i < 8; i++) {
+        more[i] = guest_open(seat);
+        guest_join(more[i], "r", 0, 0);
+        guest_expect(more[i], "joined");
+    }
+    for (uint64_t n = 6; n <= 9; n++)
+        seat_deliver(seat, "r", E, n);
+    guest_expect(other, "6 7 8 9");
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, "r", E, 7);
+    guest_expect(guest, "joined 8 9");
+    seat_deliver(seat, "r", E, 10);
+    guest_expect(guest, "10");
+    assert_int_equal(seat_count(seat, COMMAND_ASK_HISTORY), 0);
+    for (int i = 0; i < 8; i++)
+        guest_close(more[i]);
+    guest_close(guest);
+    guest_close(other);
+}
+
+static void viewers_that_come_at_once__share_one_read(void **state)
+{
+    enum { MANY = 50 };
+    struct seat *seat = *state;
+    struct guest *guests[MANY];
+    struct guest *other = first_in(seat, "r", E, 5);
+    for (int i = 0; i < MANY; i++) {
+        guests[i] = guest_open(seat);
+        guest_join(guests[i], "r", E, 1 + (uint64_t)i % 4);
+    }
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "r", E, 1, 5, 0);
+    for (int i = 0; i < MANY; i++) {
+        guest_expect(guests[i], (const char *const[]){"joined 2 3 4 5", "joined 3 4 5",
+                                                      "joined 4 5", "joined 5"}[i % 4]);
+        guest_close(guests[i]);
+    }
+    assert_int_equal(seat_count(seat, COMMAND_ASK_HISTORY), 0);
+    guest_close(other);
+}
+
+static void join_in_a_room_held__heals(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *guest = first_in(seat, "r", E, 5);
+    guest_join(guest, "r", E, 3);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "r", E, 1, 5, 0);
+    guest_expect(guest, "joined 4 5");
+    seat_deliver(seat, "r", E, 6);
+    guest_expect(guest, "6");
+    guest_close(guest);
+}
+
+static void too_far_back__is_a_gap_and_read_once(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in(seat, "r", E, 20);
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, "r", E, 2);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "r", E, 10, 20, 0);
+    guest_expect(guest, "gap joined");
+    seat_deliver(seat, "r", E, 21);
+    guest_expect(guest, "21");
+    guest_join(guest, "r", E, 3);
+    guest_expect(guest, "gap joined");
+    assert_int_equal(seat_count(seat, COMMAND_ASK_HISTORY), 0);
+    guest_close(guest);
+    guest_close(other);
+}
+
+static void another_epoch__is_a_gap_without_a_read(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *guest = first_in(seat, "r", E, 5);
+    guest_join(guest, "r", F, 2);
+    guest_expect(guest, "gap joined");
+    seat_deliver(seat, "r", F, 1); /* now the room's epoch ends */
+    guest_expect(guest, "1");
+    guest_join(guest, "r", E, 5);
+    guest_expect(guest, "gap joined");
+    assert_int_equal(seat_count(seat, COMMAND_ASK_HISTORY), 0);
+    guest_close(guest);
+}
+
+static void more_than_the_worker_has__waits_for_it(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in(seat, "r", E, 5);
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, "r", E, 6);
+    seat_deliver(seat, "r", E, 6);
+    seat_deliver(seat, "r", E, 7);
+    guest_expect(guest, "joined 7");
+    guest_expect(other, "6 7");
+    guest_close(guest);
+    guest_close(other);
+}
+
+static void made_up_number__is_a_gap_after_the_wait_without_a_read(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *guest = first_in(seat, "r", E, 5);
+    uint64_t since = clock_ms();
+    guest_join(guest, "r", E, 999999);
+    guest_expect(guest, "gap joined");
+    assert_in_range(clock_ms() - since, 300, 900);
+    seat_deliver(seat, "r", E, 6);
+    guest_expect(guest, "6");
+    assert_int_equal(seat_count(seat, COMMAND_ASK_HISTORY), 0);
+    guest_close(guest);
+}
+
+/* The high lane has an epoch, the normal one none that this worker knows of. */
+static struct guest *first_in_unknown_lane(struct seat *seat)
+{
+    struct history_point points[LANE_COUNT] = {[LANE_HIGH] = {E, 0}};
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, "r", 0, 0);
+    free(seat_command(seat, COMMAND_HOLD));
+    struct command *command = command_create(COMMAND_ROOM_LIVE, BYTES_LIT("r"),
+                                             bytes_of((const char *)points, sizeof(points)));
+    command->online = UINT32_MAX;
+    worker_post(seat->worker, command);
+    guest_expect(guest, "joined");
+    return guest;
+}
+
+static void made_up_epochs_in_a_lane_without_numbers__cost_one_read_a_while(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *guest = first_in_unknown_lane(seat);
+    for (int round = 0; round < 2; round++) {
+        guest_join(guest, "r", F, 3);
+        free(seat_command(seat, COMMAND_ASK_HISTORY));
+        if (round == 0) /* nothing is kept of it; then, of another epoch */
+            seat_history(seat, "r", 0, 1, 0, 0);
+        else
+            seat_history(seat, "r", E, 1, 4, 0);
+        guest_expect(guest, "gap joined");
+        for (uint64_t i = 0; i < 50; i++) {
+            guest_join(guest, "r", F + i, 3 + i);
+            guest_expect(guest, "gap joined");
+        }
+        assert_int_equal(seat_count(seat, COMMAND_ASK_HISTORY), 0);
+        pass_ms(1100); /* history.replay */
+    }
+    guest_close(guest);
+}
+
+static void history_of_another_epoch__is_not_read_again_and_again(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *guest = first_in(seat, "r", E, 20);
+    guest_join(guest, "r", E, 2);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "r", F, 1, 4, 0); /* Redis was emptied, and no message came since */
+    guest_expect(guest, "gap joined");
+    for (uint64_t i = 0; i < 19; i++) {
+        guest_join(guest, "r", E, i);
+        guest_expect(guest, "gap joined");
+    }
+    assert_int_equal(seat_count(seat, COMMAND_ASK_HISTORY), 0);
+    seat_deliver(seat, "r", F, 5);
+    guest_expect(guest, "5");
+    guest_join(guest, "r", F, 2); /* of the new epoch it is */
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "r", F, 1, 5, 0);
+    guest_expect(guest, "joined 3 4 5");
+    guest_close(guest);
+}
+
+static void failed_read__is_told_and_the_viewer_stays_out(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in(seat, "r", E, 5);
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, "r", E, 2);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history_failed(seat, "r");
+    assert_non_null(strstr(guest_hear(guest), "\"code\":\"unavailable\""));
+    seat_deliver(seat, "r", E, 6);
+    guest_expect(other, "6");
+    guest_join(guest, "r", E, 2);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "r", E, 1, 6, 0);
+    guest_expect(guest, "joined 3 4 5 6");
+    guest_close(guest);
+    guest_close(other);
+}
+
+static void history_that_does_not_answer__is_told_after_the_wait(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in(seat, "r", E, 5);
+    struct guest *guest = guest_open(seat);
+    uint64_t since = clock_ms();
+    guest_join(guest, "r", E, 2);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    assert_non_null(strstr(guest_hear(guest), "\"code\":\"unavailable\""));
+    assert_in_range(clock_ms() - since, 300, 900);
+    guest_close(guest);
+    guest_close(other);
+}
+
+static void replays__are_bounded_and_given_back(void **state)
+{
+    struct seat *seat = *state;
+    struct worker_metrics *metrics = worker_metrics(seat->worker);
+    struct guest *a = first_in(seat, "a", E, 100);
+    struct guest *b = first_in(seat, "b", E, 100);
+    guest_join(a, "a", E, 99);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "a", E, 1, 100, 20000);
+    guest_expect(a, "joined 100");
+    uint64_t one = metric_get(&metrics->memory_replays);
+    assert_in_range(one, 2 * 100 * 20000, 3 * 100 * 20000); /* in both encodings */
+    guest_join(b, "b", E, 99);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "b", E, 1, 100, 20000);
+    assert_non_null(strstr(guest_hear(b), "\"code\":\"unavailable\""));
+    assert_int_equal(metric_get(&metrics->memory_replays), one);
+    for (int i = 0; i < 50 && metric_get(&metrics->memory_replays) > 0; i++)
+        pass_ms(100);
+    assert_int_equal(metric_get(&metrics->memory_replays), 0);
+    guest_join(b, "b", E, 99);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "b", E, 1, 100, 20000);
+    guest_expect(b, "joined 100");
+    guest_close(a);
+    guest_close(b);
+}
+
+static void viewers_that_go_while_they_wait__leave_nothing(void **state)
+{
+    struct seat *seat = *state;
+    struct worker_metrics *metrics = worker_metrics(seat->worker);
+    struct guest *other = first_in(seat, "r", E, 5);
+    for (int i = 0; i < 10; i++) {
+        struct guest *guest = guest_open(seat);
+        guest_join(guest, "r", E, i % 2 ? 2 : 999);
+        guest_join(guest, "r", E, 1); /* takes the first one's place */
+        assert_non_null(strstr(guest_hear(guest), "\"code\":\"unavailable\""));
+        guest_close(guest);
+    }
+    for (int i = 0; i < 50 && metric_get(&metrics->resumes) > 0; i++)
+        pass_ms(10);
+    assert_int_equal(metric_get(&metrics->resumes), 0);
+    assert_true(seat_count(seat, COMMAND_ASK_HISTORY) >= 1);
+    seat_history(seat, "r", E, 1, 5, 0);
+    seat_deliver(seat, "r", E, 6);
+    guest_expect(other, "6");
+    guest_close(other);
+}
+
+int run_resume_tests(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        CASE(joined__tells_where_the_lane_stands),
+        CASE(replay__then_live_without_gap_or_repeat),
+        CASE(own_log__suffices_where_it_reaches_back),
+        CASE(viewers_that_come_at_once__share_one_read),
+        CASE(join_in_a_room_held__heals),
+        CASE(too_far_back__is_a_gap_and_read_once),
+        CASE(another_epoch__is_a_gap_without_a_read),
+        CASE(more_than_the_worker_has__waits_for_it),
+        CASE(made_up_number__is_a_gap_after_the_wait_without_a_read),
+        CASE(made_up_epochs_in_a_lane_without_numbers__cost_one_read_a_while),
+        CASE(history_of_another_epoch__is_not_read_again_and_again),
+        CASE(failed_read__is_told_and_the_viewer_stays_out),
+        CASE(history_that_does_not_answer__is_told_after_the_wait),
+        cmocka_unit_test_setup_teardown(replays__are_bounded_and_given_back, set_up_small,
+                                        tear_down),
+        CASE(viewers_that_go_while_they_wait__leave_nothing),
+    };
+#undef CASE
+    return cmocka_run_group_tests_name("resume", tests, NULL, NULL);
+}
