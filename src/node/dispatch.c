@@ -6,6 +6,8 @@
 
 #include <stdlib.h>
 
+enum { LINGER_LOOKS = 10 /* then the counts are lost: a worker had no memory to tell them */ };
+
 struct held *dispatch_find(const struct node *node, struct bytes name)
 {
     uint32_t hash = map_hash(name.data, name.len);
@@ -131,21 +133,37 @@ void dispatch_release(struct node *node, const struct command *command)
     list_append(&node->lingering, &lingering->link); /* one linger for all keeps them in order */
 }
 
+/* Its linger has passed. What its workers counted comes a moment after the last of them let go; were the room freed before, whoever is back by
+ * then would be missing in the new one, since to the worker nothing has changed. */
+static void give_up(struct node *node, struct lingering *lingering)
+{
+    struct held *held = lingering->held;
+    if (held->holders != 0 || held->abandoned != lingering->abandoned) {
+        free(lingering); /* somebody came back, and may have left again */
+        return;
+    }
+    if (held->local != 0 && ++lingering->looks < LINGER_LOOKS) {
+        lingering->at_ms = (uint32_t)uv_now(&node->loop);
+        list_append(&node->lingering, &lingering->link);
+        return;
+    }
+    broker_unsubscribe(node->broker, bytes_of(held->name, held->name_len));
+    held_destroy(node, held);
+    free(lingering);
+}
+
 void dispatch_expire(struct node *node)
 {
     uint32_t now = (uint32_t)uv_now(&node->loop);
-    while (!list_empty(&node->lingering)) {
+    const struct link *last = node->lingering.prev; /* behind it stand those that are put back */
+    bool more = !list_empty(&node->lingering);
+    while (more) {
         struct lingering *first = CONTAINER_OF(node->lingering.next, struct lingering, link);
-        struct held *held = first->held;
         if (now - first->at_ms < node->conf->broker.linger_ms)
             return;
-        bool left = held->holders == 0 && held->abandoned == first->abandoned;
+        more = &first->link != last;
         list_remove(&first->link);
-        free(first);
-        if (!left)
-            continue; /* somebody came back, and may have left again */
-        broker_unsubscribe(node->broker, bytes_of(held->name, held->name_len));
-        held_destroy(node, held);
+        give_up(node, first);
     }
 }
 

@@ -66,6 +66,7 @@ struct lingering {
     struct held *held;
     uint32_t abandoned; /* another number than the room's: void */
     uint32_t at_ms;     /* modulo 2^32 */
+    uint32_t looks;     /* at which its workers' counts were not in yet */
 };
 
 /* How long a message's frame is (native; 0: not worth measuring), and how much of it goes in one segment. */

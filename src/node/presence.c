@@ -147,7 +147,7 @@ static void add_difference(struct node *node, struct bytes name, int32_t delta)
     struct held *held = dispatch_find(node, name);
     if (!held)
         return; /* refused, or gone: presence_forget() saw to it */
-    /* A join that came while the room was given up (broker.linger = 0) was counted nowhere: its leave takes nothing away. */
+    /* A worker without memory may have told less than it takes away now. */
     uint32_t left = delta < 0 ? (uint32_t)-delta : 0;
     held->local = left > held->local ? 0 : held->local + (uint32_t)delta;
     mark_changed(node, held);

@@ -121,6 +121,30 @@ await check('presence.enabled = no leaves online out', async () => {
     await without.stop();
 });
 
+await check('broker.linger = 0: who leaves and is back at once counts, whenever the room is given up meanwhile', async () => {
+    const node = await Halley.start({ name: 'brisk', workers: 2, set: { 'broker.linger': 0, 'limits.join_rate': 1000, 'limits.join_burst': 1000 } });
+    const rooms = Array.from({ length: 40 }, (_, i) => `brisk${i}`);
+    const viewers = await Promise.all(rooms.map((room, i) => Native.in(node.port, room, source(i))));
+    // The node gives rooms up in each of its ticks of 500 ms, workers tell their counts every 100 ms: often enough for every order to occur.
+    const wrong = [];
+    await Promise.all(
+        viewers.map(async (viewer, i) => {
+            for (let n = 0; n < 20; n++) {
+                await viewer.request({ op: 'leave', room: rooms[i] });
+                await pause(10 + ((n * 7 + i * 3) % 50));
+                await viewer.join(rooms[i]);
+                await pause(250);
+                await until(async () => (await online(node, rooms[i])) === 1, 'one online', 1000, 100).catch(() => wrong.push(rooms[i]));
+            }
+        }),
+    );
+    equal(wrong, [], 'rooms whose only viewer is not counted');
+    // Given up in the end, all of them.
+    for (const viewer of viewers) viewer.destroy();
+    await until(async () => (await node.metric('halley_rooms')) === 0, 'no room is held any more');
+    await node.stop();
+});
+
 // ---- three nodes, a real Redis, shipped times
 
 const redis = await Redis.start();
