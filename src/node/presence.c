@@ -62,14 +62,16 @@ static uint64_t now_ms(const struct node *node)
     return uv_now(&node->loop);
 }
 
-static void put_name(struct buf *list, struct bytes name)
+/* Returns false when memory is out: the list is as before. */
+static bool put_name(struct buf *list, struct bytes name)
 {
     if (!buf_reserve(list, 1 + name.len)) {
-        list->failed = false; /* the slow round makes it good */
-        return;
+        list->failed = false;
+        return false;
     }
     buf_byte(list, (char)name.len);
     buf_bytes(list, name);
+    return true;
 }
 
 static struct bytes name_at(const struct buf *list, size_t at)
@@ -93,16 +95,17 @@ static void mark_changed(struct node *node, struct held *held)
 {
     if (held->changed || !node->presence->remote)
         return;
-    held->changed = true;
-    put_name(&node->presence->changed, held_name(held));
+    held->changed = true; /* where memory is out, the slow round makes it good */
+    (void)put_name(&node->presence->changed, held_name(held));
 }
 
 static void mark_stale(struct node *node, struct held *held)
 {
     if (held->stale || !held->known)
         return;
-    held->stale = true;
-    put_name(&node->presence->tell[held->node.hash % node->presence->slots], held_name(held));
+    /* Where memory is out the next change is told. */
+    held->stale =
+        put_name(&node->presence->tell[held->node.hash % node->presence->slots], held_name(held));
 }
 
 /* Returns false when a worker's ring has no room to spare: it comes round again. */
@@ -178,7 +181,7 @@ void presence_begin(struct node *node, struct held *held)
 void presence_forget(struct node *node, const struct held *held)
 {
     if (node->presence && node->presence->remote && held->local != 0 && !held->changed)
-        put_name(&node->presence->changed, held_name(held));
+        (void)put_name(&node->presence->changed, held_name(held));
 }
 
 /* ---- batches */
@@ -235,7 +238,7 @@ static void on_batch(void *owner, uint64_t token, int result, const struct broke
         if (!good && held)
             mark_changed(node, held);
         else if (!good && node->phase != PHASE_ENDING)
-            put_name(&presence->changed, name);
+            (void)put_name(&presence->changed, name);
         else if (good)
             take_answer(node, held, value->items[i].integer, batch->news[i]);
     }
@@ -291,7 +294,7 @@ static bool ask(struct node *node, struct batch *batch, bool renew)
         batch->names.len + batch->count * (size_t)(strlen(broker_prefix(node->broker)) + 48) + 64;
     struct call call = {.arg_count = 0};
     int result = BROKER_ERR_FULL;
-    if (!batch->names.failed && buf_reserve(&call.text, room)) {
+    if (buf_reserve(&call.text, room)) {
         fill_call(node, batch, renew, &call);
         result = broker_eval(node->broker, &script_presence, call.keys, batch->count, call.args,
                              call.arg_count, on_batch, node, (uint64_t)(uintptr_t)batch);
@@ -300,10 +303,15 @@ static bool ask(struct node *node, struct batch *batch, bool renew)
     return result == BROKER_OK;
 }
 
+/* A room that there is no memory for is left to the slow round. */
 static void batch_add(struct batch *batch, struct bytes name, struct held *held)
 {
     if (batch->count == BATCH_ROOMS)
         return;
+    if (!buf_reserve(&batch->names, name.len)) {
+        batch->names.failed = false;
+        return;
+    }
     batch->lens[batch->count] = (uint32_t)name.len;
     batch->news[batch->count] = !held || held->changed;
     batch->counts[batch->count++] = held ? held->local : 0;
@@ -421,6 +429,27 @@ static void on_forgotten(struct node *node)
     start_walk(presence, WALK_ALL);
 }
 
+/* The dead nodes of an answer. Where memory is out those known before stand: the next sign of life tells them again. */
+static void take_dead(struct presence *presence, const struct broker_value *value)
+{
+    struct buf dead = {0};
+    uint32_t count = 0;
+    for (uint32_t i = 1; i < value->count && count < DEAD_MAX; i++) {
+        if (value->items[i].text.len > UINT8_MAX)
+            continue;
+        if (!put_name(&dead, value->items[i].text)) {
+            buf_fini(&dead);
+            return;
+        }
+        count++;
+    }
+    if (!bytes_equal(buf_view(&dead), buf_view(&presence->dead)))
+        start_walk(presence, WALK_SHARED);
+    buf_fini(&presence->dead);
+    presence->dead = dead;
+    presence->dead_count = count;
+}
+
 static void on_beat(void *owner, uint64_t token, int result, const struct broker_value *value)
 {
     struct node *node = owner;
@@ -429,19 +458,7 @@ static void on_beat(void *owner, uint64_t token, int result, const struct broker
     presence->beating = false;
     if (result != BROKER_OK || value->kind != BROKER_ARRAY || value->count == 0)
         return;
-    struct buf dead = {0};
-    uint32_t count = 0;
-    for (uint32_t i = 1; i < value->count && count < DEAD_MAX; i++) {
-        if (value->items[i].text.len > UINT8_MAX)
-            continue;
-        put_name(&dead, value->items[i].text);
-        count++;
-    }
-    if (!bytes_equal(buf_view(&dead), buf_view(&presence->dead)))
-        start_walk(presence, WALK_SHARED);
-    buf_fini(&presence->dead);
-    presence->dead = dead;
-    presence->dead_count = count;
+    take_dead(presence, value);
     if (value->items[0].integer == 0 && presence->beaten)
         on_forgotten(node);
     presence->beaten = true;
