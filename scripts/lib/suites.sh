@@ -42,6 +42,38 @@ generated() {
     }
 }
 
+# heartbeat_ms CONF KEY: a duration of the section heartbeat, in milliseconds; nothing where it is not there.
+heartbeat_ms() {
+    awk -v key="$2" 'BEGIN { unit["ms"] = 1; unit["s"] = 1000; unit["m"] = 60000; unit["h"] = 3600000 }
+        $1 == "heartbeat" { inside = 1 }
+        inside && $1 == key && match($3, /^[0-9]+/) { print substr($3, 1, RLENGTH) * unit[substr($3, RLENGTH + 1)] }
+        $1 == "}" { inside = 0 }' "$1"
+}
+
+# lvs_outlasts_heartbeats KEEPALIVED CONF DOCUMENT: IPVS forgets no connection that is silent as long as the gateway lets it be: the longest interval,
+# and the time that a sign of life may take. The document names the same timeout.
+lvs_outlasts_heartbeats() {
+    local tcp interval max timeout silent
+    tcp=$(awk '$1 == "lvs_timeouts" && $2 == "tcp" { print $3 }' "$1")
+    interval=$(heartbeat_ms "$2" interval)
+    max=$(heartbeat_ms "$2" max)
+    timeout=$(heartbeat_ms "$2" timeout)
+    if [[ -z $tcp || -z $interval || -z $max || -z $timeout ]]; then
+        printf 'not found: lvs_timeouts tcp in %s, or interval, max, timeout of heartbeat in %s\n' "$1" "$2"
+        return 1
+    fi
+    silent=$(((interval > max ? interval : max) + timeout))
+    if ((tcp * 1000 <= silent)); then
+        printf '%s: lvs_timeouts tcp %s is not above heartbeat.max + heartbeat.timeout = %s s of %s: raise it\n' \
+            "$1" "$tcp" $((silent / 1000)) "$2"
+        return 1
+    fi
+    grep -q "^| \`lvs_timeouts tcp $tcp\` |" "$3" || {
+        printf '%s does not tell of lvs_timeouts tcp %s\n' "$3" "$tcp"
+        return 1
+    }
+}
+
 suite_static() {
     heading "static checks"
     check "scripts parse (bash -n)" shell_syntax || true
@@ -55,6 +87,8 @@ suite_static() {
     check "units verify (systemd-analyze verify)" units_verify || true
     check "keepalived example (keepalived --config-test)" keepalived --config-test \
         --use-file "$ROOT/conf/keepalived/keepalived.conf" || true
+    check "keepalived example outlasts heartbeat.max" lvs_outlasts_heartbeats \
+        "$ROOT/conf/keepalived/keepalived.conf" "$ROOT/conf/halley.conf" "$ROOT/docs/lvs.md" || true
     check "conf/halley.conf is current" generated --print-sample conf/halley.conf || true
     check "docs/config.md is current" generated --print-docs docs/config.md || true
     check "docs/metrics.md is current" generated --print-metrics-docs docs/metrics.md || true
