@@ -277,11 +277,10 @@ static void warn_adaptive(struct load *load)
     struct load_slot max = slot_of(load, "heartbeat", NULL, "max");
     if (!conf->heartbeat.adaptive)
         return;
-    if (is_given(&adaptive) && conf->server.workers > 1 &&
-        (conf->server.accept == ACCEPT_SPREAD || conf->server.share_port))
+    if (is_given(&adaptive) && conf->server.workers > 1 && conf->server.accept == ACCEPT_SPREAD)
         load_tell(load, load->warnings, &adaptive, NULL,
-                  BYTES_LIT("has no effect with several workers unless server.accept = ip-hash and "
-                            "server.share_port = no: a viewer comes back to any worker"));
+                  BYTES_LIT("has no effect with several workers unless server.accept = ip-hash: a "
+                            "viewer comes back to any worker"));
     if (is_given(&max) && conf->heartbeat.max_ms <= conf->heartbeat.interval_ms)
         load_tell(load, load->warnings, &max, NULL,
                   BYTES_LIT("has no effect: it is not above heartbeat.interval"));

@@ -36,7 +36,6 @@ static const struct {
                                "/proc/sys/net/ipv4/tcp_window_scaling"},
     [DOCTOR_CONGESTION] = {"net.ipv4.tcp_congestion_control",
                            "/proc/sys/net/ipv4/tcp_congestion_control"},
-    [DOCTOR_MIGRATE_REQ] = {"net.ipv4.tcp_migrate_req", "/proc/sys/net/ipv4/tcp_migrate_req"},
     [DOCTOR_PORT_RANGE] = {"net.ipv4.ip_local_port_range",
                            "/proc/sys/net/ipv4/ip_local_port_range"},
     [DOCTOR_CONNTRACK_MAX] = {"net.netfilter.nf_conntrack_max",
@@ -233,19 +232,6 @@ static void judge_tcp(struct report *report)
         say_ok(report, "net.ipv4.tcp_congestion_control", congestion, NULL);
 }
 
-/* One process closes its listeners together, so only nodes that share a port gain from it. */
-static void judge_migrate(struct report *report)
-{
-    const char *text = report->facts->text[DOCTOR_MIGRATE_REQ];
-    if (text[0] == '0' && !report->conf->server.share_port)
-        say_ok(report, "net.ipv4.tcp_migrate_req", text,
-               "1 is wanted with server.share_port = yes: sysctl -w net.ipv4.tcp_migrate_req=1");
-    else
-        judge_switch(report, DOCTOR_MIGRATE_REQ,
-                     "with server.share_port = yes the handshakes that wait at a node that stops "
-                     "would be reset instead of going to the other node");
-}
-
 static void judge_conntrack(struct report *report)
 {
     judge_minimum(report, DOCTOR_CONNTRACK_MAX, report->level, report->connections,
@@ -286,7 +272,6 @@ int doctor_judge(const struct doctor_facts *facts, const struct conf *conf, FILE
                   "it bounds the files of all processes together");
     judge_queues(&report);
     judge_tcp(&report);
-    judge_migrate(&report);
     if (facts->text[DOCTOR_PORT_RANGE][0])
         say_ok(&report, settings[DOCTOR_PORT_RANGE].key, facts->text[DOCTOR_PORT_RANGE],
                "matters only to a load generator here: one source address has so many connections "

@@ -76,16 +76,20 @@ static int attach_ip_hash(int fd, uint32_t workers)
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program));
 }
 
-static void choose_accept(const struct conf *conf, int fd, uint32_t group)
+/* Returns whether the source address decides. */
+static bool choose_accept(const struct conf *conf, int fd, uint32_t group)
 {
     int none = 0;
     if (conf->server.accept !=
-        ACCEPT_IP_HASH) /* the one that was replaced may have thought otherwise */
+        ACCEPT_IP_HASH) { /* the one that was replaced may have thought otherwise */
         (void)setsockopt(fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &none, sizeof(none));
-    else if (attach_ip_hash(fd, group) != 0)
-        log_warn(
-            "ip-hash is not supported by this kernel: the kernel spreads viewers by connection",
-            LOG_STR("why", strerror(errno)));
+        return false;
+    }
+    if (attach_ip_hash(fd, group) == 0)
+        return true;
+    log_warn("ip-hash is not supported by this kernel: the kernel spreads viewers by connection",
+             LOG_STR("why", strerror(errno)));
+    return false;
 }
 
 static int open_socket(const struct sockaddr_storage *address, socklen_t len, bool share)
@@ -224,12 +228,14 @@ static int open_address(struct listen_set *set, const struct conf *conf, uint32_
         return -1;
     }
     address_print(&address, set->bound[index], sizeof(set->bound[index]));
-    if (!alone)
+    if (!alone) {
+        set->steady = false;
         log_warn("a program that is no Halley listens on this port too: the kernel spreads "
                  "viewers over both",
                  LOG_STR("address", text));
-    else if (set->group > 1)
-        choose_accept(conf, set->sockets[(size_t)index * set->group], set->group);
+    } else if (set->group > 1) {
+        set->steady &= choose_accept(conf, set->sockets[(size_t)index * set->group], set->group);
+    }
     return 0;
 }
 
@@ -281,7 +287,7 @@ static void take_gift(struct listen_set *set, const struct conf *conf,
             (void)listen(group[i], (int)conf->server.backlog); /* a new backlog takes effect */
         }
         if (set->group > 1)
-            choose_accept(conf, group[0], set->group);
+            set->steady &= choose_accept(conf, group[0], set->group);
     }
 }
 
@@ -318,6 +324,7 @@ int listen_open(struct listen_set *set, const struct conf *conf, uint32_t worker
                                .addresses = given ? gift->addresses : conf->server.listen.count};
     for (int i = 0; i < CONF_LISTEN_MAX; i++)
         set->locks[i] = -1;
+    set->steady = set->group >= workers;
     set->slots = set->addresses * ((set->group + workers - 1) / workers);
     set->sockets = fds_create((size_t)set->addresses * set->group);
     set->fds = fds_create((size_t)workers * set->slots);
@@ -331,6 +338,7 @@ int listen_open(struct listen_set *set, const struct conf *conf, uint32_t worker
     }
     if (error->len == 0 && share_out(set) != 0)
         buf_text(error, "out of file descriptors");
+    set->steady |= workers == 1;
     if (error->len == 0)
         return 0;
     close_all(set);

@@ -2,7 +2,8 @@
  *
  * Each address has a group of sockets (SO_REUSEPORT), one for each worker. With server.accept = ip-hash one classic BPF program per
  * group picks the socket by the source address, so that one address always meets one worker. Sockets from systemd, or from a process
- * that is being replaced (share.h), are shared out to the workers as they are: a group never changes while somebody accepts from it.
+ * that is being replaced (share.h), are shared out to the workers as they are: a group never changes while somebody accepts from it. With fewer
+ * of them than workers several accept from one, and an address may meet any of these.
  *
  * Threads:   the main thread, at start.
  * Ownership: the sockets belong to the workers once these are created; their numbers are remembered here, to be given to a successor.
@@ -18,6 +19,7 @@ struct listen_set {
     uint32_t group; /* sockets of each address */
     int *sockets;   /* [address][socket] */
     uint32_t workers;
+    bool steady;                                   /* an address always meets the same worker */
     uint32_t slots;                                /* most sockets of one worker */
     int *fds;                                      /* [worker][slot]; -1: none */
     int locks[CONF_LISTEN_MAX];                    /* keep a second daemon off the port; -1: none */

@@ -345,6 +345,7 @@ static int start_workers(struct node *node)
                                      .conf = node->conf,
                                      .listeners = listen_of(&node->listeners, i),
                                      .listener_count = listen_count(&node->listeners, i),
+                                     .steady = node->listeners.steady,
                                      .connection_seed = seed,
                                      .connections = &node->connections,
                                      .connections_limit = &node->connections_limit,
@@ -366,6 +367,12 @@ static int start_workers(struct node *node)
         node->worker_count++;
     }
     metric_set(&node->metrics.workers, node->worker_count);
+    if (node->conf->heartbeat.adaptive && node->conf->server.accept == ACCEPT_IP_HASH &&
+        !node->listeners.steady)
+        log_info("intervals of heartbeats are not learned: these listening sockets lead an "
+                 "address to several workers",
+                 LOG_UINT("sockets", node->listeners.group),
+                 LOG_UINT("workers", node->worker_count));
     return 0;
 }
 

@@ -14,9 +14,7 @@ void pulse_take_conf(struct worker *worker, const struct conf *earlier)
 {
     const struct conf *conf = worker->conf;
     /* A viewer that comes back must meet the worker that missed it. */
-    bool home = conf->server.workers == 1 ||
-                (conf->server.accept == ACCEPT_IP_HASH && !conf->server.share_port);
-    bool learns = conf->heartbeat.adaptive && home;
+    bool learns = conf->heartbeat.adaptive && worker->setup.steady;
     if (earlier && earlier->heartbeat.interval_ms != conf->heartbeat.interval_ms)
         halley_networks_restart(worker->networks);
     worker->networks_policy =

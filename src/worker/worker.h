@@ -199,6 +199,8 @@ struct worker_setup {
     struct conf *conf;    /* referenced by create */
     const int *listeners; /* descriptors; taken over */
     uint32_t listener_count;
+    bool
+        steady; /* who has been here before comes to this worker again: addresses don't change workers */
     uint32_t connection_seed;                  /* makes connection ids unique over restarts */
     _Atomic uint32_t *connections;             /* of the whole node, shared by all workers */
     const _Atomic uint32_t *connections_limit; /* may change when the conf is reloaded */

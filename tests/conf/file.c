@@ -432,6 +432,23 @@ static void warnings__do_not_stop(void **state)
         "longer messages are dropped before their type is known\n");
 }
 
+static void adaptive_heartbeat__minds_spread_not_shared_ports(void **state)
+{
+    (void)state;
+    struct conf *conf = load_text("server { workers = 2 share_port = yes node = a "
+                                  "listen = \"127.0.0.1:0\" }\nheartbeat { adaptive = yes }",
+                                  NULL);
+    assert_non_null(conf);
+    conf_unref(conf);
+    assert_string_equal(test_warnings.data, "");
+    conf = load_text("server { workers = 2 accept = spread listen = \"127.0.0.1:0\" }\n"
+                     "heartbeat { adaptive = yes }",
+                     NULL);
+    assert_non_null(conf);
+    conf_unref(conf);
+    assert_non_null(strstr(test_warnings.data, "t.conf:2: heartbeat.adaptive"));
+}
+
 static bool ends_with(struct bytes text, struct bytes end)
 {
     return text.len >= end.len &&
@@ -520,6 +537,7 @@ const struct CMUnitTest file_tests[] = {
     cmocka_unit_test(type_sizes__must_fit_their_lane),
     cmocka_unit_test(events__must_differ),
     cmocka_unit_test(warnings__do_not_stop),
+    cmocka_unit_test(adaptive_heartbeat__minds_spread_not_shared_ports),
     cmocka_unit_test(node__made_from_host_and_port),
     cmocka_unit_test(node__fits_the_names_of_rooms),
     cmocka_unit_test(file__read_or_refused),

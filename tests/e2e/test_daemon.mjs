@@ -81,9 +81,10 @@ await check('--doctor prints a line per check', async () => {
         'tcp_sack',
         'tcp_timestamps',
         'port_range',
-        'tcp_migrate_req',
     ])
         assert(both(result).includes(word), `${word} is looked at`);
+    const shared = await halley('--doctor', '-o', 'server.share_port=yes');
+    assert(!both(shared).includes('tcp_migrate_req'), 'nothing that a hand-over does not need is asked for');
 });
 
 for (const [name, text, expected] of [

@@ -6,23 +6,16 @@
 
 import { Halley, OP, WsRaw, assert, check, equal, finish, pause, until } from './lib.mjs';
 
-const halley = await Halley.start({
-    workers: 2,
-    set: {
-        'heartbeat.interval': '1s',
-        'heartbeat.timeout': '3s',
-        'heartbeat.max': '2s',
-        'heartbeat.foreground': '1s',
-    },
-});
+const set = { 'heartbeat.interval': '1s', 'heartbeat.timeout': '3s', 'heartbeat.max': '2s', 'heartbeat.foreground': '1s' };
+const halley = await Halley.start({ workers: 2, set });
 const port = halley.port;
 const losses = (kind) => halley.metric('halley_network_losses_total', `kind="${kind}"`);
 
 /// A native viewer that keeps to what it is told.
 class Phone {
-    static async open(query) {
+    static async open(query, at = port) {
         const phone = new Phone();
-        phone.ws = await WsRaw.open(port, `/ws?${query}`, { autoPong: false });
+        phone.ws = await WsRaw.open(at, `/ws?${query}`, { autoPong: false });
         phone.told = [JSON.parse(await phone.ws.nextText('welcome')).heartbeat.interval_ms];
         return phone;
     }
@@ -92,6 +85,32 @@ const checks = [
         await viewer.live(6);
         equal(new Set(viewer.told).size, 1, `told one interval only: ${viewer.told}`);
         viewer.ws.destroy();
+    }),
+
+    check('server.share_port: a process that took the sockets over learns too, and a session meets the worker that missed it', async () => {
+        const shared = (n, more) => Halley.start({ workers: 2, set: { ...set, 'server.share_port': 'yes', 'server.node': `n${n}` }, ...more });
+        const first = await shared(1);
+        const before = await Phone.open('user=before&session=s4&net=wifi', first.port);
+        await before.ping();
+        equal(before.now, 1300, 'the first process: the first level is tried');
+        const next = await shared(2, { port: first.port });
+        equal((await first.stop()).code, 0, 'exit code');
+        before.ws.destroy();
+        const scout = await Phone.open('user=after&session=s5&net=cell', next.port);
+        await scout.ping();
+        equal(scout.now, 1300, 'its successor: the first level is tried');
+        await scout.ws.next((f) => f.opcode === OP.ping, 'the gateway asks', 9000);
+        const back = await Phone.open('user=after&session=s5&net=cell', next.port);
+        equal(await next.metric('halley_network_losses_total', 'kind="scout"'), 1, 'losses when it is back');
+        // More workers than sockets: an address may meet one of two, so that nothing is learned.
+        const more = await shared(3, { port: next.port, workers: 3 });
+        equal((await next.stop()).code, 0, 'exit code');
+        const plain = await Phone.open('user=plain&session=s6&net=wifi', more.port);
+        await plain.live(2);
+        equal(new Set(plain.told).size, 1, `three workers on two sockets: told one interval only: ${plain.told}`);
+        assert(/intervals of heartbeats are not learned.* sockets=2 workers=3/.test(more.log), 'the log says so');
+        for (const phone of [scout, back, plain]) phone.ws.destroy();
+        await more.stop();
     }),
 ];
 
