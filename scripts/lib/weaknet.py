@@ -14,6 +14,7 @@ import time
 from weaknet_bed import PORT, VIRTUAL, Bed, Loop, Missing, Viewer
 
 EXIT_UNAVAILABLE = 69
+CHAT_BYTES = 900
 
 
 def percentile(values, share):
@@ -45,23 +46,25 @@ def keep_alive(viewer):
         viewer.ping()
 
 
-def flood_link(short, far, **options):
-    """What a viewer gets through 64 kbit/s that a flood of chat never lets idle."""
+def flood_link(short, lay, rate=64000, chat_every=0.025, congestion="cubic"):
+    """What a viewer gets through a link of so many bits/s that a flood of chat never lets idle, with all else as shipped."""
     seconds = 45 if short else 180
     bed = Bed()
     try:
-        bed.thin_link(far=far)
-        node = bed.start_node(tcp__congestion="cubic", **options)
+        lay(bed)
+        node = bed.start_node(tcp__congestion=congestion)
         loop = Loop(bed, node.host)
         viewer = open_room(loop, "room=thin", 1)[0]
         admin = node.admin()
         gifts, pongs, asked, queue = [], [], [], []
-        state = {"chat": 0, "gift": 0, "measure": False, "skipped": 0}
+        state = {"chat": 0, "gift": 0, "measure": False, "skipped": 0, "got": 0}
 
         def on_message(_, message):
             now = time.monotonic()
             if message.get("type") == "gift":
                 gifts.append((message["data"]["n"], now - message["data"]["t"]))
+            elif message.get("type") == "chat":
+                state["got"] += state["measure"]
             elif message.get("op") == "pong":
                 pongs.append(now - asked.pop(0))
             elif message.get("op") == "skipped":
@@ -69,7 +72,7 @@ def flood_link(short, far, **options):
 
         def flood():
             state["chat"] += 1
-            node.http("POST", "/v1/rooms/thin/messages", {"type": "chat", "data": {"n": state["chat"], "pad": "x" * 900}}, admin)
+            node.http("POST", "/v1/rooms/thin/messages", {"type": "chat", "data": {"n": state["chat"], "pad": "x" * CHAT_BYTES}}, admin)
 
         def gift():
             if state["measure"]:
@@ -88,7 +91,7 @@ def flood_link(short, far, **options):
             queue.append(lag + found[0]["private_bytes"])
 
         viewer.on_message = on_message
-        for every, job in ((0.025, flood), (0.25, gift), (0.73, ping), (1.0, look)):
+        for every, job in ((chat_every, flood), (0.25, gift), (0.73, ping), (1.0, look)):
             loop.every(every, job)
         loop.run(6)  # the link is full before anything is measured
         state["measure"] = True
@@ -99,11 +102,13 @@ def flood_link(short, far, **options):
         require([n for n, _ in gifts] == list(range(state["gift"])), "every gift once, in order")
         require(state["skipped"] > 0, "the link was full: chat was skipped")
         gift_p99, pong_p99 = percentile([t for _, t in gifts], 0.99), percentile(pongs, 0.99)
+        used = state["got"] * CHAT_BYTES * 8 / seconds / rate
         told = (
             f"{len(gifts)} gifts p99 {gift_p99:.2f} s, {len(pongs)} heartbeat replies p99 {pong_p99:.2f} s, "
-            f"queue at most {max(queue) // 1024} KB"
+            f"queue at most {max(queue) // 1024} KB, {used:.0%} of the link is chat"
         )
         require(gift_p99 < 2 and pong_p99 < 1.5, f"gifts p99 under 2 s, replies under 1.5 s: {told}")
+        require(used >= 0.75, f"the link is used: {told}")
         # The shipped bounds of the lanes and of the private queue.
         require(max(queue) <= (256 + 128 + 32 + 32) * 1024, f"the queue is bounded: {told}")
         return told
@@ -113,12 +118,69 @@ def flood_link(short, far, **options):
 
 def thin(short):
     """64 kbit/s that a flood of chat never lets idle: heartbeat replies and gifts stay quick."""
-    return flood_link(short, False)
+    return flood_link(short, lambda bed: bed.thin_link())
 
 
 def far(short):
-    """The same with the thin link far from the node, whose kernel does not see its queue; a small tcp.sndbuf bounds what is in it."""
-    return flood_link(short, True, tcp__sndbuf="4k")
+    """The same with the thin link far from the node, whose kernel does not see its queue: tcp.send_delay bounds what is in it."""
+    return flood_link(short, lambda bed: bed.thin_link(far=True))
+
+
+def bbr(short):
+    """The same with bbr, where the kernel has it."""
+    with open("/proc/sys/net/ipv4/tcp_available_congestion_control", encoding="ascii") as file:
+        if "bbr" not in file.read().split():
+            return "left out: no bbr here"
+    return flood_link(short, lambda bed: bed.thin_link(far=True), congestion="bbr")
+
+
+def bloat(short):
+    """1 Mbit/s far from the node with a queue of two seconds, under 225 KB/s of chat."""
+    return flood_link(short, lambda bed: bed.thin_link("1mbit", "256000", far=True), 1e6, 0.004)
+
+
+def long(short):
+    """The same, and the way is long by itself: 300 ms there and back."""
+    return flood_link(short, lambda bed: bed.long_link(1e6, 256000, 300), 1e6, 0.004)
+
+
+def widen(_):
+    """A thin link becomes a fast one while chat floods it: the viewer gets its send buffer back, and then everything."""
+    bed = Bed()
+    try:
+        bed.long_link(64e3, 64000, 200)
+        node = bed.start_node(tcp__congestion="cubic")
+        loop = Loop(bed, node.host)
+        got, sent = [], []
+        viewer = open_room(loop, "room=lift", 1)[0]
+        viewer.on_message = lambda _, message: got.append(message["data"]) if message.get("type") == "chat" else None
+        admin = node.admin()
+
+        def flood():
+            node.http("POST", "/v1/rooms/lift/messages", {"type": "chat", "data": len(sent), "from": "x" * 60}, admin)
+            sent.append(time.monotonic())
+
+        loop.every(0.002, flood)
+        require(loop.run(15, lambda: node.metric("halley_viewers_narrowed") == 1), "the thin link's viewer is narrowed")
+        found = json.loads(node.http("GET", "/v1/users/v0/connections", None, admin)[1])["connections"][0]
+        require(found["narrowed"] and found["sndbuf"] < 32768, f"its connection says so: {found['narrowed']}, {found['sndbuf']}")
+        loop.run(5)
+        bed.long_link(20e6, 256000, 200)
+        begin, first = time.monotonic(), len(sent)
+        current = loop.run(15, lambda: got and time.monotonic() - sent[got[-1]] < 0.5)
+        after = time.monotonic() - begin
+        require(current, f"it gets what is said now, not what was said {time.monotonic() - sent[got[-1]]:.1f} s ago")
+        got.clear()
+        loop.run(5)
+        missed = got[-1] - got[0] + 1 - len(got)
+        rate = (len(sent) - first) / (time.monotonic() - begin)
+        told = f"up to date {after:.1f} s after, then {missed} of {rate:.0f} messages/s missed in 5 s"
+        require(missed == 0 and time.monotonic() - sent[got[-1]] < 0.5, told)
+        viewer.end()
+        require(loop.run(5, lambda: node.metric("halley_viewers_narrowed") == 0), "who has gone is not narrowed")
+        return told
+    finally:
+        bed.close()
 
 
 def loss(short):
@@ -393,7 +455,10 @@ def kill(short):
         bed.close()
 
 
-SCENARIOS = {"thin": thin, "far": far, "loss": loss, "nat": nat, "halfopen": halfopen, "balance": balance, "kill": kill}
+SCENARIOS = {
+    "thin": thin, "far": far, "bbr": bbr, "bloat": bloat, "long": long, "widen": widen,
+    "loss": loss, "nat": nat, "halfopen": halfopen, "balance": balance, "kill": kill,
+}
 
 
 def stop(_signal, _frame):

@@ -6,7 +6,9 @@ behind go when the next begins.
 
 import base64
 import collections
+import contextlib
 import ctypes
+import fcntl
 import http.client
 import json
 import os
@@ -16,10 +18,12 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 PREFIX = "halley-weaknet"
 VIEWERS_NET = "10.99.0"
 VIRTUAL = "10.99.255.1"
@@ -64,6 +68,7 @@ class Bed:
         self.nodes = []
         self.processes = []
         self.made = []
+        self.pipe = None
         self.libc = ctypes.CDLL(None, use_errno=True)
         sweep_leftovers()
         try:
@@ -117,7 +122,39 @@ class Bed:
     def thin_link(self, rate="64kbit", limit="16000", far=False):
         """Towards the viewers. Where the node itself sends into it the kernel knows how full it is; far from it, only losses tell."""
         part, device = ("router", "to-viewers") if far else ("node1", "wan")
-        self.inside(part, "tc", "qdisc", "add", "dev", device, "root", "tbf", "rate", rate, "burst", "1600", "limit", limit)
+        self.inside(part, "tc", "qdisc", "replace", "dev", device, "root", "tbf", "rate", rate, "burst", "1600", "limit", limit)
+
+    def long_link(self, bits_per_second, queue, round_trip_ms):
+        """Far from the node, towards the first viewer, and long: tbf has no delay, and netem is not in every kernel. Again: the same link, changed."""
+        if not self.pipe:
+            self._lay_pipe()
+        self.pipe.stdin.write(f"{bits_per_second / 8} {queue} {round_trip_ms / 2000}\n")
+        self.pipe.stdin.flush()
+
+    def _lay_pipe(self):
+        devices = [self._tun(part, address) for part, address in (("router", 1), ("viewers", 2))]
+        sh("ip", "-n", self.name("viewers"), "route", "replace", "default", "via", f"{VIEWERS_NET}.1")
+        self.pipe = subprocess.Popen(
+            [sys.executable, "-B", os.path.join(os.path.dirname(os.path.realpath(__file__)), "weaknet_pipe.py"), *map(str, devices)],
+            stdin=subprocess.PIPE, pass_fds=devices, text=True,
+            preexec_fn=lambda: self.libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+        )
+        for device in devices:
+            os.close(device)
+
+    def _tun(self, part, address):
+        """A TUN device in place of the part's end of the wire between router and viewers."""
+        with self.home_of(part):
+            try:
+                device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+                fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", b"long", IFF_TUN | IFF_NO_PI))
+            except OSError as why:
+                raise Missing(f"/dev/net/tun: {why}")
+        name = self.name(part)
+        sh("ip", "-n", name, "addr", "flush", "dev", "to-viewers" if part == "router" else "wan")
+        sh("ip", "-n", name, "addr", "add", f"{VIEWERS_NET}.{address}/24", "dev", "long")
+        sh("ip", "-n", name, "link", "set", "long", "txqueuelen", "5000", "up")
+        return device
 
     def loss(self, per_cent):
         """Of a hundred packets so many are lost, each way."""
@@ -178,21 +215,27 @@ class Bed:
             node.wait_ready()
         return node
 
-    def socket(self, part):
-        """A TCP socket that belongs to the namespace; the thread comes back at once."""
+    @contextlib.contextmanager
+    def home_of(self, part):
+        """The thread is in the namespace meanwhile, and comes back."""
         home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         inside = os.open(f"/run/netns/{self.name(part)}", os.O_RDONLY)
         try:
             if self.libc.setns(inside, CLONE_NEWNET) != 0:
                 raise Missing(f"setns: {os.strerror(ctypes.get_errno())}")
             try:
-                return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+                yield
             finally:
                 if self.libc.setns(home, CLONE_NEWNET) != 0:
                     raise RuntimeError("the thread can't come back to its namespace")
         finally:
             os.close(home)
             os.close(inside)
+
+    def socket(self, part):
+        """A TCP socket that belongs to the namespace."""
+        with self.home_of(part):
+            return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 
     def close(self):
         signal.alarm(0)  # what asked for the end has been heard
@@ -203,6 +246,10 @@ class Bed:
             process.kill()
             process.wait()
         self.processes = []
+        if self.pipe:
+            self.pipe.kill()
+            self.pipe.communicate()
+            self.pipe = None
         while self.made:
             sh("ip", "netns", "del", self.name(self.made.pop()), check=False)
 

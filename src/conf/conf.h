@@ -92,6 +92,7 @@ struct conf {
         uint32_t notsent_lowat; /* bytes */
         uint32_t user_timeout_ms;
         uint32_t sndbuf;                          /* bytes; 0: the kernel's own tuning */
+        uint32_t send_delay_ms;                   /* 0: the kernel's own tuning */
         uint32_t keepalive_ms;                    /* 0: none */
         char congestion[CONF_CONGESTION_MAX + 1]; /* empty: the kernel's default */
     } tcp;

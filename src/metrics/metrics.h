@@ -107,6 +107,8 @@ enum drop_reason {
       "Connections whose handshake is not finished.")                                              \
     X(viewers_blocked, GAUGE, "halley_viewers_blocked", "",                                        \
       "Viewers whose socket takes no more bytes now.")                                             \
+    X(viewers_narrowed, GAUGE, "halley_viewers_narrowed", "",                                      \
+      "Viewers on thin links, whose send buffer is held short (tcp.send_delay).")                  \
     X(rooms, GAUGE, "halley_worker_rooms", "", "Rooms with viewers, added up over workers.")       \
     X(memberships, GAUGE, "halley_memberships", "", "Viewer-in-room pairs.")                       \
     X(accepted, COUNTER, "halley_accepted_total", "", "TCP connections accepted.")                 \

@@ -8,6 +8,7 @@
  *      room.c      rooms, members                 outbox.c   what only one viewer gets (control lane)
  *      sweep.c     who is served when             flush.c    what one viewer gets in a write
  *      write.c     bytes out, little of them unsent in the kernel
+ *      narrow.c    and little of them on their way, where the link is thin
  *      users.c     all connections of one user
  *      pulse.c     intervals that networks allow  segment.c  TCP segments that frames are to fit
  *      events.c    what backends want to hear of viewers
@@ -95,6 +96,8 @@ struct terms {
     struct bucket bad_rate;     /* limits.bad_messages */
     struct bucket refused_rate; /* limits.refused_messages */
     uint32_t skipped;           /* messages that it lost by lagging */
+    uint32_t acked;             /* bytes that had arrived (modulo 2^32) … */
+    uint32_t acked_ms;          /* … when it was looked at while its writes waited; 0: never */
 };
 
 struct viewer {
@@ -110,6 +113,7 @@ struct viewer {
     bool shut : 1;        /* closing: our side is shut down, waiting for the peer */
     bool whole : 1;       /* on worker->dirty, and more than `marked` is to be looked at */
     bool has_session : 1; /* behind the user's name */
+    bool narrowed : 1;    /* its send buffer is held short */
     uint16_t member_count;
     struct link link;  /* on worker->dirty or ->blocked, or on nothing */
     struct link timer; /* on worker->wheel */
@@ -128,6 +132,7 @@ struct viewer {
     uint32_t written_ms;
     struct halley_heartbeat beat;
     uint16_t segment; /* bytes of a TCP segment to it, as known now; 0: not yet */
+    uint16_t base_ms; /* least round trip to it, looked at while its writes wait; 0: not yet */
     struct halley_pulse pulse;
     struct bucket message_rate;
     struct bucket join_rate;
@@ -523,6 +528,10 @@ struct write_cuts {
 };
 ssize_t write_cut(struct worker *worker, struct viewer *viewer, struct iovec *runs, int count,
                   size_t bytes, const struct write_cuts *cuts);
+
+/* narrow.c: the send buffers of viewers whose writes wait follow what their links carry (tcp.send_delay). */
+void narrow_tick(struct worker *worker);
+void narrow_end(struct worker *worker, struct viewer *viewer);
 
 /* turnaway.c */
 int turn_away_init(struct worker *worker);

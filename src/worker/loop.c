@@ -165,6 +165,7 @@ static void on_tick(uv_timer_t *timer)
         update_gauges(worker);
         give_memory_back(worker);
     }
+    narrow_tick(worker);
     counts_flush(worker);
     turn_away_tick(worker);
     resume_tick(worker);

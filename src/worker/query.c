@@ -1,6 +1,7 @@
 #include "worker/tickets.h"
 
 #include "base/clock.h"
+#include "base/sendbuf.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -55,11 +56,13 @@ static void describe(struct worker *worker, const struct viewer *viewer, struct 
         out,
         "{\"connection\":\"%s\",\"node\":\"%s\",\"worker\":%u,\"protocol\":\"%s\",\"peer\":\"%s\","
         "\"age_ms\":%u,\"last_in_ms\":%u,\"last_out_ms\":%u,\"rtt_ms\":%u.%03u,\"mss\":%u,"
-        "\"blocked\":%s,\"passive\":%s,\"private_bytes\":%zu,\"skipped\":%u,\"rooms\":[",
+        "\"blocked\":%s,\"sndbuf\":%u,\"narrowed\":%s,\"passive\":%s,\"private_bytes\":%zu,"
+        "\"skipped\":%u,\"rooms\":[",
         connection, worker->conf->server.node, worker->setup.index, viewer_adapter(viewer)->name,
         peer, worker->now_ms - viewer->opened_ms, worker->now_ms - viewer->beat.heard_ms,
         worker->now_ms - viewer->written_ms, info.tcpi_rtt / 1000, info.tcpi_rtt % 1000,
-        info.tcpi_snd_mss, viewer->blocked ? "true" : "false", viewer->passive ? "true" : "false",
+        info.tcpi_snd_mss, viewer->blocked ? "true" : "false", sendbuf_size(viewer->fd),
+        viewer->narrowed ? "true" : "false", viewer->passive ? "true" : "false",
         outbox_pending(viewer), viewer_terms(viewer)->skipped);
     struct bytes session = bytes_str(viewer_session(viewer));
     if (session.len > 0) {

@@ -241,6 +241,7 @@ void viewer_destroy(struct worker *worker, struct viewer *viewer)
     pulse_end(worker, viewer);
     viewer->user = NULL;
     segment_end(worker, viewer);
+    narrow_end(worker, viewer);
     close(viewer->fd);
     viewer->fd = -1;
     list_remove(&viewer->link);

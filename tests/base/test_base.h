@@ -14,3 +14,4 @@ int run_clock_tests(void);
 int run_address_tests(void);
 int run_peers_tests(void);
 int run_network_tests(void);
+int run_sendbuf_tests(void);

@@ -11,5 +11,6 @@ int main(void)
     failed += run_sample_tests();
     failed += run_backlog_tests();
     failed += run_kicks_tests();
+    failed += run_narrow_tests();
     return failed ? 1 : 0;
 }

@@ -13,3 +13,4 @@ int run_merge_tests(void);
 int run_sample_tests(void);
 int run_backlog_tests(void);
 int run_kicks_tests(void);
+int run_narrow_tests(void);
