@@ -408,7 +408,8 @@ static void fill(struct node *node, struct history_wait *wait, const struct hist
         tell_gap(node, room, wait->lane);
     metric_add(whole ? &node->metrics.history_holes_filled : &node->metrics.history_holes_left, 1);
     *lane = settled;
-    release(node, wait, found);
+    const struct history_found none = {.last = found->last};
+    release(node, wait, lane->unsure ? &none : found); /* of what was read, viewers may have all */
     wait_free(wait);
 }
 

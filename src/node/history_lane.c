@@ -78,10 +78,13 @@ static uint64_t first_waiting(const struct history_wait *wait, const struct hist
 static bool is_whole(const struct history_wait *wait, const struct history_found *found,
                      uint64_t after)
 {
-    uint64_t next;
+    size_t count;
+    struct message **messages = history_kept(wait, &count);
     uint64_t first = found->count > 0 ? found->first : found->last.n + 1;
-    while (after + 1 < first && (next = first_waiting(wait, found, after)) == after + 1)
-        after = next;
+    for (size_t i = 0; i < count && after + 1 < first; i++) {
+        struct history_point at = messages[i]->point;
+        after += at.n == after + 1 && at.epoch == found->last.epoch;
+    }
     return after + 1 >= first;
 }
 

@@ -138,6 +138,21 @@ await check('a plain PUBLISH of such a type is live only, without id, and takes 
     viewer.destroy();
 });
 
+await check('a made-up id is taken away, and silences nobody', async () => {
+    const viewer = await Native.in(halley.port, 'k');
+    const first = (await post(halley, 'k', { type: 'chat', data: 1 })).json.id;
+    equal((await viewer.message()).id, first, 'the first message');
+    await redis.room('k', { type: 'chat', data: 'made up', id: `n.${parse(first).epoch}.999999999` });
+    equal(await viewer.message(), { type: 'chat', room: 'k', data: 'made up' }, 'the message');
+    for (const data of [2, 3]) {
+        const { id } = (await post(halley, 'k', { type: 'chat', data })).json;
+        equal(await viewer.message(), { type: 'chat', room: 'k', id, data }, 'what follows');
+        equal(parse(id).n, data, 'its number');
+    }
+    equal(await halley.metric('halley_history_misnumbered_total'), 1, 'counted');
+    viewer.destroy();
+});
+
 await check('when Redis was emptied another epoch begins at 1', async () => {
     const before = parse((await post(halley, 'j', { type: 'chat' })).json.id);
     await redis.command('FLUSHALL');

@@ -244,8 +244,10 @@ static void unknown_stand__is_settled_by_the_first_message(void **state)
     site_hold(site, "r");
     assert_int_equal(site->stands[LANE_NORMAL].epoch, 0);
     site_forge(site, "r", "forged", ".999999");
+    site_expect(site, "forged"); /* and not what was before the room was held */
     publish_all(site, "r", "d");
-    site_expect(site, "forged d#4");
+    site_expect(site, "d#4");
+    assert_int_equal(metric_get(&site->node->metrics.gaps), 0);
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node +hmget"), "OK");
 }
 

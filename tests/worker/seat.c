@@ -159,8 +159,10 @@ static struct message *make_message(const struct seat *seat, const char *room,
     struct buf data = {0};
     struct message_parts parts = {.type = BYTES_LIT("chat")};
     buf_printf(&data, "\"%d", (int)at.n);
-    while (data.len + 1 < bytes)
-        buf_byte(&data, '.');
+    if (data.len + 1 < bytes && buf_reserve(&data, bytes)) {
+        memset(data.data + data.len, '.', bytes - 1 - data.len);
+        data.len = bytes - 1;
+    }
     buf_byte(&data, '"');
     parts.data = buf_view(&data);
     if (at.epoch != 0)

@@ -18,7 +18,7 @@ static int set_up(void **state)
 
 static int set_up_small(void **state)
 {
-    static const char *const overrides[] = {"history.wait=300ms", "history.replay=3s",
+    static const char *const overrides[] = {"history.wait=3s", "history.replay=3s",
                                             "history.replay_bytes=1m", NULL};
     *state = seat_open(overrides);
     return 0;
