@@ -163,6 +163,8 @@ void resume_tell_stand(const struct worker *worker, const struct room *room, str
 
 static void ask(struct worker *worker, const struct room *room, struct tide_lane *tide, int lane)
 {
+    if (worker->replay_bytes >= worker->conf->history.replay_bytes)
+        return; /* what is read could not be kept; the next one asks, or history.wait ends it */
     struct command *command = command_create(
         COMMAND_ASK_HISTORY, bytes_of(room->name, room->name_len), (struct bytes){0});
     if (!command)
