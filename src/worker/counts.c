@@ -1,7 +1,8 @@
 /* counts.c: how many viewers a room has here, told to the node in batches; how many it has everywhere, told to viewers.
  *
  * A room whose count is about to change is written down once, with the count that the node knows of. A tick later the node is told
- * all differences in one command: ten thousand joins cost it one message, not ten thousand.
+ * all differences in one command: ten thousand joins cost it one message, not ten thousand. Who waits for the room to live is not counted: the node
+ * may refuse it, and would know nothing of a room that the worker believes to have told it of.
  */
 #include "worker/internal.h"
 
@@ -9,7 +10,7 @@
 
 enum { COUNTS_BYTES = 65536, RECORD_HEAD = sizeof(int32_t) + 1 };
 
-void counts_touch(struct worker *worker, struct room *room)
+static void note(struct worker *worker, struct room *room, uint32_t known)
 {
     if (room->counted || !worker->conf->presence.enabled)
         return;
@@ -20,10 +21,21 @@ void counts_touch(struct worker *worker, struct room *room)
                     LOG_BYTES("room", bytes_of(room->name, room->name_len)));
         return;
     }
-    buf_append(counts, &room->count, sizeof(room->count));
+    buf_append(counts, &known, sizeof(known));
     buf_append(counts, &room->name_len, 1);
     buf_append(counts, room->name, room->name_len);
     room->counted = true;
+}
+
+void counts_touch(struct worker *worker, struct room *room)
+{
+    if (room->live)
+        note(worker, room, room->count);
+}
+
+void counts_begin(struct worker *worker, struct room *room)
+{
+    note(worker, room, 0);
 }
 
 /* How the room's count differs from what the node knows of. A room that went and came back in the same tick is written down twice: the
@@ -31,6 +43,8 @@ void counts_touch(struct worker *worker, struct room *room)
 static int32_t difference(struct worker *worker, uint32_t known, struct bytes name)
 {
     struct room *room = room_find(worker, name, map_hash(name.data, name.len));
+    if (room && !room->live)
+        room = NULL;
     if (room && !room->counted)
         return 0;
     if (room)

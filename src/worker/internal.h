@@ -481,6 +481,7 @@ void room_settle(struct worker *worker, struct activity *activity);
 
 /* counts.c */
 void counts_touch(struct worker *worker, struct room *room); /* before its count changes */
+void counts_begin(struct worker *worker, struct room *room); /* it lives: who waited counts */
 void counts_flush(struct worker *worker);                    /* each tick */
 void counts_fill_joined(const struct room *room, struct reply *reply);
 /* `"42":1240,"43":7` for the viewer's rooms, as far as it is known; valid until the next call. */

@@ -315,6 +315,7 @@ void room_live(struct worker *worker, struct bytes name, uint32_t online, struct
     if (!room || room->live)
         return;
     room->live = true;
+    counts_begin(worker, room);
     room->online = online;
     tide_start(worker, room, points);
     struct intent_ref *refs = calloc(room->count, sizeof(*refs));

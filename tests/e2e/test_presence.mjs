@@ -145,6 +145,37 @@ await check('broker.linger = 0: who leaves and is back at once counts, whenever 
     await node.stop();
 });
 
+await check('a viewer who was refused a room (limits.rooms) and gets in at last counts', async () => {
+    const node = await Halley.start({
+        name: 'full',
+        workers: 1,
+        set: { 'broker.linger': 0, 'limits.rooms': 1, 'limits.join_rate': 100000, 'limits.join_burst': 100000, 'limits.viewer_rate': 100000, 'limits.viewer_burst': 100000 },
+    });
+    const wrong = [];
+    const [holder, waiter] = [await Native.open(node.port), await Native.open(node.port)];
+    for (let round = 0; round < 12; round++) {
+        await holder.join('held');
+        let refused = 0;
+        const enter = (async () => {
+            for (;;) {
+                const answers = await Promise.all(Array.from({ length: 8 }, () => waiter.request({ op: 'join', room: 'wanted' })));
+                if (answers.some((answer) => answer.op === 'joined')) return;
+                refused += answers.length;
+            }
+        })();
+        await until(() => refused > 0, 'refused');
+        await pause(100 + 37 * round);
+        await holder.request({ op: 'leave', room: 'held' });
+        await within(enter, 5000, 'the room that is free now');
+        await pause(250);
+        if ((await online(node, 'wanted')) !== 1) wrong.push(await online(node, 'wanted'));
+        await waiter.request({ op: 'leave', room: 'wanted' });
+        await until(async () => (await node.metric('halley_rooms')) === 0, 'no room is held');
+    }
+    equal(wrong, [], 'counts of the one who got in');
+    await node.stop();
+});
+
 // ---- three nodes, a real Redis, shipped times
 
 const redis = await Redis.start();
