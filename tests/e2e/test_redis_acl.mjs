@@ -84,14 +84,17 @@ const features = {
         await redis.command('CONFIG', 'RESETSTAT');
         const node = await start('n1', { 'type.like.route': 'broadcast', 'type.like.merge': 'sum:n', 'type.like.window': '50ms' });
         const viewer = await Native.in(node.port, '42');
-        equal((await viewer.request({ op: 'send', room: '42', type: 'like', data: { n: 5 } })).op, 'ack', 'answer');
-        equal((await viewer.message('like')).data.total, 9007199254740991, 'total, which goes no further');
+        for (const time of ['by EVAL', 'by EVALSHA']) {
+            equal((await viewer.request({ op: 'send', room: '42', type: 'like', data: { n: 5 } })).op, 'ack', `answer ${time}`);
+            equal((await viewer.message('like')).data.total, 9007199254740991, 'total, which goes no further');
+        }
     },
     'sessions': async () => {
         const nodes = [await start('n1', { 'broker.session_ttl': '3s' }), await start('n2', { 'broker.session_ttl': '3s' })];
         const come = (node) => Native.open(node.port, { user: 'ann', query: { session: 's' } });
         const first = await come(nodes[0]);
         await until(async () => (await used()).has('pexpire'), 'the session is renewed');
+        await until(async () => (await used()).has('evalsha'), 'and once more');
         const second = await come(nodes[1]);
         equal((await first.closing('4009')).code, 4009, 'close code');
         await second.bye();

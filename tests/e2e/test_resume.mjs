@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 
-import { Halley, Native, Redis, assert, atEnd, check, equal, finish, pause, root, until, within } from './lib.mjs';
+import { Halley, Native, Redis, assert, atEnd, check, equal, finish, frame, pause, root, until, within } from './lib.mjs';
 
 const require = createRequire(import.meta.url);
 const set = {
@@ -222,8 +222,8 @@ await check('a replay that ends by closing the last viewer of its room', async (
 await check('of joins that wait for one subscription the last one is answered, with after or not', async () => {
     const viewer = await Native.open(halley.port);
     for (const [room, one, two] of [['both', { after: [] }, {}], ['htob', {}, { after: [] }]]) {
-        viewer.send({ op: 'join', room, ...one, ref: 7001 });
-        viewer.send({ op: 'join', room, ...two, ref: 7002 });
+        const joins = [{ op: 'join', room, ...one, ref: 7001 }, { op: 'join', room, ...two, ref: 7002 }];
+        viewer.ws.write(Buffer.concat(joins.map((join) => frame({ payload: JSON.stringify(join) })))); // at once
         const answers = [await viewer.next((m) => m.ref > 7000, 'an answer'), await viewer.next((m) => m.ref > 7000, 'the other one')];
         equal(answers.map((m) => [m.ref, m.op]), [[7001, 'error'], [7002, 'joined']], room);
     }
