@@ -75,7 +75,7 @@ static void sendbuf__given_back_is_tuned_by_the_kernel_again(void **state)
     struct pair pair;
     open_pair(&pair);
     sendbuf_set(pair.from, SHORT_BYTES, 1 << 20);
-    sendbuf_set(pair.from, 0, 1 << 20);
+    sendbuf_set(pair.from, 0, SHORT_BYTES);
     pass(&pair, 8 << 20);
     assert_true(sendbuf_size(pair.from) > 4 * SHORT_BYTES);
     close_pair(&pair);

@@ -80,6 +80,19 @@ static void narrow__a_long_way_is_filled(void **state)
     assert_true(settle(&link, 0, 4 << 20, 20) / SLACK > 50000 * 3 / 2);
 }
 
+/* epoll tells that it takes more when a third of it is free. */
+static void narrow__a_buffer_that_is_the_bound_counts_as_full(void **state)
+{
+    (void)state;
+    struct narrow_path path = {
+        .held = 70000, .rtt_us = 400000, .base_us = 380000, .delay_us = DELAY_US, .size = 100000};
+    assert_int_equal(narrow_size(&path), 125000);
+    path.held = 40000; /* something else is */
+    assert_int_equal(narrow_size(&path), 50000);
+    path.held = 160000; /* what it had before still drains */
+    assert_int_equal(narrow_size(&path), 200000);
+}
+
 /* The least round trip was measured while the buffer's own bytes stood in the queue: it must not keep itself up. */
 static void narrow__a_standing_queue_is_not_taken_for_distance(void **state)
 {
@@ -150,6 +163,7 @@ int run_narrow_tests(void)
         cmocka_unit_test(narrow__fast_links_stay_the_kernels),
         cmocka_unit_test(narrow__a_link_that_got_faster_gets_its_buffer_back),
         cmocka_unit_test(narrow__a_long_way_is_filled),
+        cmocka_unit_test(narrow__a_buffer_that_is_the_bound_counts_as_full),
         cmocka_unit_test(narrow__a_standing_queue_is_not_taken_for_distance),
         cmocka_unit_test(narrow__a_beginning_is_judged_by_what_arrived),
         cmocka_unit_test(narrow__without_a_delay_nobody_is_narrowed),
