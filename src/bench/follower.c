@@ -152,7 +152,7 @@ static void on_notice(struct follow *follow, struct follower *viewer, struct jso
     } else if (bytes_is(op, "skipped") && here) {
         follow->counts.skipped++;
         heals = true;
-    } else if (bytes_is(op, "gap") && here && fields[AFTER].value.kind != JSON_ABSENT) {
+    } else if (bytes_is(op, "gap") && here) {
         follow->counts.gaps++;
         heals = true;
     } else if (bytes_is(op, "goodbye")) {

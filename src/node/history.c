@@ -261,6 +261,19 @@ void history_take(struct node *node, struct message *message, bool numbers_only)
     }
 }
 
+void history_wanted(struct node *node, struct bytes name, enum lane lane)
+{
+    struct history_room *room = room_find(&node->history, name);
+    struct history_lane *at = room ? &room->lanes[lane] : NULL;
+    if (!at || !at->unsure || at->wait || uv_now(&node->loop) < at->blind_until_ms)
+        return;
+    struct history_wait *wait = wait_start(node, room, lane, false);
+    if (!wait)
+        return;
+    wait->wanted = true;
+    wait_ask(node, wait);
+}
+
 unsigned history_cut(struct node *node, struct bytes name, unsigned lanes)
 {
     struct history_room *room = room_find(&node->history, name);
@@ -408,6 +421,11 @@ static void fill(struct node *node, struct history_wait *wait, const struct hist
         tell_gap(node, room, wait->lane);
     metric_add(whole ? &node->metrics.history_holes_filled : &node->metrics.history_holes_left, 1);
     *lane = settled;
+    if (lane->unsure && wait->wanted && found->count > 0) {
+        /* Its viewers may have all or nothing of it; from its last message on everybody knows. */
+        tell_gap(node, room, wait->lane);
+        history_set_last(lane, (struct history_point){found->last.epoch, found->last.n - 1});
+    }
     const struct history_found none = {.last = found->last};
     release(node, wait, lane->unsure ? &none : found); /* of what was read, viewers may have all */
     wait_free(wait);

@@ -32,7 +32,8 @@ struct history_wait {
     struct link link; /* on history.waits, in order of time */
     struct history_room *room;
     enum lane lane;
-    bool cut; /* after a cut from Redis messages without number may be missing too */
+    bool cut;    /* after a cut from Redis messages without number may be missing too */
+    bool wanted; /* by a viewer that comes back into a lane whose stand is not known */
     uint64_t since_ms;
     struct history_read *read; /* under way; NULL: yet to be asked */
     size_t before;             /* messages that came before it was asked */
@@ -71,6 +72,7 @@ struct history_read {
     struct node *node;
     struct history_wait *wait; /* NULL: for viewers, or its room is gone */
     uint64_t askers;           /* workers that wait for it */
+    uint32_t asked_ms;
     enum lane lane;
     uint8_t name_len;
     char name[];
@@ -114,6 +116,8 @@ void history_points(const struct node *node, struct bytes room,
 void history_take(struct node *node, struct message *message, bool numbers_only);
 /* After a cut from Redis. Returns the lanes that are to be told of a gap; the others are looked after. */
 unsigned history_cut(struct node *node, struct bytes room, unsigned lanes);
+/* A viewer wants to go on in a lane: where that stands is not known (its read failed), it is read now. */
+void history_wanted(struct node *node, struct bytes room, enum lane lane);
 /* A worker's viewers want the newest messages: COMMAND_HISTORY follows. */
 void history_ask(struct node *node, const struct command *command);
 

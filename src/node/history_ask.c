@@ -30,6 +30,7 @@ static struct history_batch *batch_create(struct history_read *read,
         return NULL;
     atomic_init(&batch->refs, 1);
     batch->error = found->error;
+    batch->asked_ms = read->asked_ms;
     batch->last = found->last;
     batch->first = found->first;
     batch->count = found->count;
@@ -68,6 +69,7 @@ void history_ask(struct node *node, const struct command *command)
 {
     struct bytes name = command_room(command);
     struct history_read *read = read_find(&node->history, name, command->lane);
+    history_wanted(node, name, command->lane);
     if (read) {
         read->askers |= 1ull << command->worker;
         return;

@@ -1,5 +1,6 @@
 #include "worker/resume.h"
 
+#include "base/clock.h"
 #include "protocol/history_id.h"
 
 #include <stdlib.h>
@@ -81,7 +82,13 @@ static struct resume *resume_create(struct worker *worker, struct member *member
 
 /* ---- where a viewer goes on */
 
-enum placed { PLACED, PLACED_OLD /* history must be read */, PLACED_AHEAD, PLACED_LOST };
+enum placed {
+    PLACED,
+    PLACED_OLD /* history must be read */,
+    PLACED_AHEAD,
+    PLACED_LOST,
+    PLACED_LATER /* nothing is lost, but this worker can't tell yet where it goes on */
+};
 
 /* Finds the frame behind message `want` in the room's own log. */
 static enum placed seek(const struct room *room, const struct tide_lane *tide, int lane,
@@ -120,11 +127,10 @@ static bool read_replay(struct resume_lane *to, const struct room *room, struct 
     return true;
 }
 
-/* History was read a moment ago and does not have it. Without this whoever has been away for long, or made it up, would have it read again. */
-static bool is_too_old(const struct worker *worker, const struct tide_lane *tide, uint64_t want)
+/* Was history read a moment ago? Without this whoever has been away for long, or made it up, would have it read again. */
+static bool is_read(const struct worker *worker, const struct tide_lane *tide)
 {
-    return want + 1 < tide->kept_n &&
-           worker->now_ms - tide->kept_ms < worker->conf->history.replay_ms;
+    return tide->kept_n > 0 && worker->now_ms - tide->kept_ms < worker->conf->history.replay_ms;
 }
 
 /* Where one lane goes on, as far as this worker can tell now. */
@@ -137,9 +143,9 @@ static enum placed place(struct worker *worker, struct resume *resume, const str
     if (want.epoch == 0)
         want = (struct history_point){tide->last.epoch, 0};
     if (tide->last.epoch == 0 && want.epoch == 0)
-        return PLACED; /* nothing is known of, and nothing missed */
-    if (want.epoch != tide->last.epoch)
-        return tide->last.epoch == 0 && !is_too_old(worker, tide, 0) ? PLACED_OLD : PLACED_LOST;
+        return PLACED;                  /* nothing is known of, and nothing missed */
+    if (want.epoch != tide->last.epoch) /* an epoch is the time at which it began */
+        return want.epoch > tide->last.epoch ? PLACED_AHEAD : PLACED_LOST;
     enum placed placed = seek(room, tide, lane, encoding_of(member), want.n, &number);
     if (placed == PLACED) {
         member->cursor[lane] = number;
@@ -147,7 +153,7 @@ static enum placed place(struct worker *worker, struct resume *resume, const str
     } else if (placed == PLACED_OLD && read_replay(&resume->lanes[lane], room, tide, want.n)) {
         metric_add(&worker->metrics.resumed_history, 1);
         return PLACED;
-    } else if (placed == PLACED_OLD && is_too_old(worker, tide, want.n)) {
+    } else if (placed == PLACED_OLD && is_read(worker, tide) && want.n + 1 < tide->kept_n) {
         return PLACED_LOST;
     }
     return placed;
@@ -170,39 +176,58 @@ static void ask(struct worker *worker, const struct room *room, struct tide_lane
     if (!command)
         return; /* history.wait ends it */
     tide->asking = true;
+    tide->asked_ms = worker->now_ms;
     command->lane = (enum lane)lane;
     worker_tell_node(worker, command);
 }
 
-static void set_gap(struct worker *worker, struct resume_lane *lane, const struct room *room,
-                    int index)
+static void set_gap(struct worker *worker, struct resume_lane *lane)
 {
     lane_end(lane, RESUME_GAP);
-    lane->resume->member->cursor[index] = room_next(room)[index];
     metric_add(&worker->metrics.resumed_gap, 1);
 }
 
-/* asked: history was read for it just now, and is not read again. */
-static void try_lane(struct worker *worker, struct resume *resume, struct tide *tide, int lane,
-                     bool asked)
+/* Is what history had read after the viewer came, so that it has what the viewer has, or lost it? */
+static bool is_news(uint32_t asked_ms, const struct resume *resume)
+{
+    return (int32_t)(asked_ms - resume->came_ms) > 0;
+}
+
+/* A viewer that has more than this worker, and history read in the meantime: either lost what it has, or this worker is late. */
+static enum placed place_by_history(const struct tide_lane *of, struct history_point want)
+{
+    if (of->kept.epoch != want.epoch || of->kept.n < want.n || want.n + 1 < of->kept_n)
+        return PLACED_LOST;
+    return of->last.epoch == 0 && of->kept.n == want.n ? PLACED : PLACED_LATER;
+}
+
+/* batch: what was read of history for it just now, or NULL. Returns false where the viewer can't go on yet, but nothing is lost. */
+static bool try_lane(struct worker *worker, struct resume *resume, struct tide *tide, int lane,
+                     const struct history_batch *batch)
 {
     struct resume_lane *at = &resume->lanes[lane];
     struct tide_lane *of = &tide->lanes[lane];
     if (resume->viewer->passive && lane != LANE_HIGH) {
         lane_end(at, RESUME_LIVE);
-        return;
+        return true;
     }
     enum placed placed = place(worker, resume, tide->room, of, lane);
+    if (batch && placed == PLACED_AHEAD)
+        placed = is_news(batch->asked_ms, resume) ? place_by_history(of, resume->after[lane])
+                                                  : PLACED_LATER;
+    else if (batch && placed == PLACED_OLD)
+        placed = PLACED_LATER; /* the log begins behind what was read */
     if (placed == PLACED && at->state != RESUME_REPLAY)
         lane_end(at, RESUME_LIVE);
-    else if (placed == PLACED_LOST || (placed == PLACED_OLD && asked))
-        set_gap(worker, at, tide->room, lane);
-    else if (placed != PLACED) {
+    else if (placed == PLACED_LOST)
+        set_gap(worker, at);
+    else if (placed == PLACED_OLD || placed == PLACED_AHEAD) {
         lane_end(at, placed == PLACED_AHEAD ? RESUME_AHEAD : RESUME_ASKED);
         list_append(&of->waiting, &at->link);
         if (placed == PLACED_OLD && !of->asking)
             ask(worker, tide->room, of, lane);
     }
+    return placed != PLACED_LATER;
 }
 
 static bool is_waiting(const struct resume *resume)
@@ -252,10 +277,13 @@ static void prepare(struct worker *worker, const struct resume *resume, struct a
     counts_fill_joined(room, &told->joined);
     resume_tell_stand(worker, room, &told->joined);
     for (int lane = 0; lane < LANE_COUNT; lane++) {
-        if (resume->lanes[lane].state == RESUME_GAP)
+        if (resume->lanes[lane].state == RESUME_GAP) {
             add_gap(told, (enum lane)lane, resume->after[lane]);
-        else if (!(resume->viewer->passive && lane != LANE_HIGH))
+            /* Where `joined` says that the lane stands, however long ago it was placed. */
+            resume->member->cursor[lane] = room_next(room)[lane];
+        } else if (!(resume->viewer->passive && lane != LANE_HIGH)) {
             told->joined.after[lane] = resume->after[lane];
+        }
     }
 }
 
@@ -313,16 +341,20 @@ static void resume_begin(struct worker *worker, struct resume *resume)
     struct tide *tide = tide_of(worker, room);
     resume->begun = true;
     resume->since_ms = worker->now_ms;
+    resume->came_ms = (uint32_t)clock_ms();
     list_append(&worker->resumes, &resume->link);
-    if (!tide) { /* this worker knows of no numbers: whoever has some is of another epoch, if any */
-        for (int lane = 0; lane < LANE_COUNT; lane++) {
-            if (resume->after[lane].epoch != 0)
-                set_gap(worker, &resume->lanes[lane], room, lane);
-        }
-    }
-    for (int lane = 0; tide && lane < LANE_COUNT; lane++)
-        try_lane(worker, resume, tide, lane, false);
-    if (!is_waiting(resume))
+    bool has = false;
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        has |= resume->after[lane].epoch != 0;
+    if (!tide &&
+        has) /* this worker knows of no numbers: there are none, or they could not be read */
+        tide = tide_make(worker, room);
+    bool can = tide || !has;
+    for (int lane = 0; tide && can && lane < LANE_COUNT; lane++)
+        can = try_lane(worker, resume, tide, lane, NULL);
+    if (!can)
+        resume_fail(worker, resume);
+    else if (!is_waiting(resume))
         resume_answer(worker, resume);
 }
 
@@ -365,17 +397,19 @@ bool resume_live(struct worker *worker, struct member *member, const struct inte
 
 /* ---- history is read */
 
-/* What history has of the lane's epoch, so that nobody asks for the rest for a while: nothing at all where it is of another one, or the
- * lane has no numbers yet. */
-static void keep_answer(const struct worker *worker, struct tide_lane *of,
-                        const struct history_batch *batch)
+/* What history has, so that nobody asks for the rest for a while: nothing of the lane's epoch where it is of another one, unless it was
+ * read before that epoch began. */
+static void keep_answer(struct tide_lane *of, const struct history_batch *batch)
 {
-    bool same = batch->last.epoch == of->last.epoch && of->last.epoch != 0;
-    if (!same)
-        of->kept_n = of->last.epoch != 0 ? of->last.n + 1 : UINT64_MAX;
+    bool same = batch->last.epoch == of->last.epoch;
+    if (!same && (int32_t)(batch->asked_ms - of->epoch_ms) <= 0)
+        return;
+    if (batch->count > 0 && (same || of->last.epoch == 0))
+        of->kept_n = batch->first;
     else
-        of->kept_n = batch->count > 0 ? batch->first : batch->last.n + 1;
-    of->kept_ms = worker->now_ms;
+        of->kept_n = (same || of->last.epoch == 0 ? batch->last.n : of->last.n) + 1;
+    of->kept = batch->last;
+    of->kept_ms = batch->asked_ms;
 }
 
 void resume_on_history(struct worker *worker, const struct command *command)
@@ -393,7 +427,7 @@ void resume_on_history(struct worker *worker, const struct command *command)
     bool usable = batch->error == 0 && batch->last.epoch == of->last.epoch;
     bool bounded = worker->replay_bytes >= worker->conf->history.replay_bytes;
     if (batch->error == 0)
-        keep_answer(worker, of, batch);
+        keep_answer(of, batch);
     if (usable && !bounded)
         resume_set_replay(worker, of, resume_make_replay(worker, of, command->lane, batch));
     list_init(&waiting);
@@ -401,14 +435,13 @@ void resume_on_history(struct worker *worker, const struct command *command)
     while ((link = list_shift(&waiting))) {
         struct resume_lane *lane = CONTAINER_OF(link, struct resume_lane, link);
         struct resume *resume = lane->resume;
-        if (lane->state == RESUME_AHEAD) {
+        if (lane->state == RESUME_AHEAD &&
+            (!resume->doubted || !is_news(batch->asked_ms, resume))) {
             list_append(&of->waiting, &lane->link);
             continue;
         }
-        bool failed = batch->error != 0 || (usable && bounded);
-        if (!failed)
-            try_lane(worker, resume, tide, command->lane, true);
-        if (failed)
+        if (batch->error != 0 || (usable && bounded) ||
+            !try_lane(worker, resume, tide, command->lane, batch))
             resume_fail(worker, resume);
         else if (!is_waiting(resume))
             resume_answer(worker, resume);
@@ -455,11 +488,14 @@ void resume_turn(struct worker *worker)
         struct resume *resume = CONTAINER_OF(link, struct resume, link);
         struct tide *tide = tide_of(worker, resume->member->room);
         list_append(&worker->resumes, &resume->link);
-        for (int lane = 0; tide && lane < LANE_COUNT; lane++) {
+        bool can = true;
+        for (int lane = 0; tide && can && lane < LANE_COUNT; lane++) {
             if (resume->lanes[lane].state == RESUME_AHEAD)
-                try_lane(worker, resume, tide, lane, false);
+                can = try_lane(worker, resume, tide, lane, NULL);
         }
-        if (!is_waiting(resume))
+        if (!can)
+            resume_fail(worker, resume);
+        else if (!is_waiting(resume))
             resume_answer(worker, resume);
     }
 }
@@ -494,20 +530,42 @@ static void replay_end(struct worker *worker, struct replay *replay)
     resume_free_replay(worker, replay);
 }
 
-/* AHEAD: what it has never came here, so it was lost. ASKED: history could not be read. */
-static void resume_expire(struct worker *worker, struct resume *resume)
+/* history.wait is over. */
+static void resume_expire(struct worker *worker, struct resume *resume, struct tide *tide)
 {
-    struct room *room = resume->member->room;
-    bool asked = false;
-    for (int lane = 0; lane < LANE_COUNT; lane++) {
-        if (resume->lanes[lane].state == RESUME_AHEAD)
-            set_gap(worker, &resume->lanes[lane], room, lane);
-        asked |= resume->lanes[lane].state == RESUME_ASKED;
+    bool can = tide != NULL;
+    unsigned asks = 0;
+    for (int lane = 0; can && lane < LANE_COUNT; lane++) {
+        struct resume_lane *at = &resume->lanes[lane];
+        const struct tide_lane *of = &tide->lanes[lane];
+        enum placed placed = at->state == RESUME_ASKED ? PLACED_LATER : PLACED;
+        if (at->state == RESUME_AHEAD && of->kept_n > 0 && is_news(of->kept_ms, resume))
+            placed = place_by_history(of, resume->after[lane]);
+        else if (at->state == RESUME_AHEAD)
+            placed = resume->doubted ? PLACED_LATER : PLACED_OLD;
+        if (placed == PLACED_LOST)
+            set_gap(worker, at);
+        else if (placed == PLACED && at->state == RESUME_AHEAD)
+            lane_end(at, RESUME_LIVE);
+        can = placed != PLACED_LATER;
+        asks |= (unsigned)(placed == PLACED_OLD) << lane;
     }
-    if (asked)
+    if (!can) {
         resume_fail(worker, resume);
-    else
+        return;
+    }
+    if (!asks) {
         resume_answer(worker, resume);
+        return;
+    }
+    resume->doubted = true;
+    resume->since_ms = worker->now_ms;
+    list_remove(&resume->link);
+    list_append(&worker->resumes, &resume->link);
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        if (asks & 1u << lane && !tide->lanes[lane].asking)
+            ask(worker, tide->room, &tide->lanes[lane], lane);
+    }
 }
 
 void resume_fini(struct worker *worker)
@@ -524,9 +582,12 @@ void resume_tick(struct worker *worker)
         if (worker->now_ms - first->since_ms < worker->conf->history.wait_ms)
             break;
         struct tide *tide = tide_of(worker, first->member->room);
-        for (int lane = 0; tide && lane < LANE_COUNT; lane++)
-            tide->lanes[lane].asking = false; /* the next one asks anew */
-        resume_expire(worker, first);
+        for (int lane = 0; tide && lane < LANE_COUNT; lane++) {
+            struct tide_lane *of = &tide->lanes[lane];
+            if (worker->now_ms - of->asked_ms >= worker->conf->history.wait_ms)
+                of->asking = false; /* no answer: the next one asks anew */
+        }
+        resume_expire(worker, first, tide);
     }
     while (!list_empty(&worker->replays)) {
         struct replay *oldest = CONTAINER_OF(worker->replays.next, struct replay, link);

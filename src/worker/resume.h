@@ -8,7 +8,8 @@
  *      log:                            tail .......... last + 1 ........ head
  *
  *      join with after ─▶ ASKED (history is read) ──┬─▶ joined ─▶ REPLAY ─▶ live
- *                         AHEAD (has more than we) ─┘     └─ gap before it, where history does not reach back
+ *                         AHEAD (has more than we) ─┤     └─ gap before it, where history does not reach back
+ *                                                   └─▶ unavailable: can't be told now, and nothing is lost
  *
  * Path:      node (COMMAND_ROOM_LIVE, COMMAND_HISTORY), room -> [resume] -> flush.
  * Threads:   the worker's own.
@@ -44,9 +45,11 @@ struct resume {
     struct member *member;
     struct intent_ref ref;
     uint32_t since_ms;
-    bool fresh;  /* it was not in the room before */
-    bool begun;  /* the room is live */
-    bool joined; /* told */
+    uint32_t came_ms; /* by the clock */
+    bool fresh;       /* it was not in the room before */
+    bool begun;       /* the room is live */
+    bool joined;      /* told */
+    bool doubted;     /* it stayed AHEAD for history.wait, and history is read to see why */
     struct history_point after[LANE_COUNT];
     struct resume_lane lanes[LANE_COUNT];
 };
@@ -67,12 +70,15 @@ struct replay {
 
 struct tide_lane {
     struct history_point last;
-    uint64_t since_n; /* frames from number `since` on hold since_n + 1 and all that follow */
-    uint64_t kept_n;  /* the first number of its epoch that history had at kept_ms; 0: not read */
+    uint32_t epoch_ms; /* by the clock: since when it is known */
+    uint64_t since_n;  /* frames from number `since` on hold since_n + 1 and all that follow */
+    struct history_point kept; /* the last one that history had at kept_ms */
+    uint64_t kept_n;           /* and the first of the lane's epoch; 0: not read */
     uint32_t kept_ms;
     uint32_t since;
     bool gap_told; /* the hole before the next number */
     bool asking;
+    uint32_t asked_ms;
     struct link waiting; /* resume_lane */
     struct replay *replay;
 };
@@ -86,6 +92,8 @@ struct tide {
 /* tide.c */
 struct tide *tide_of(const struct worker *worker,
                      const struct room *room); /* NULL: no numbers are known */
+struct tide *tide_make(struct worker *worker,
+                       struct room *room); /* it, or a new one; NULL: no memory */
 /* The room is live from here on; points: as of COMMAND_ROOM_LIVE. */
 void tide_start(struct worker *worker, struct room *room, struct bytes points);
 void tide_end(struct worker *worker, struct room *room);

@@ -1,4 +1,5 @@
 /* tide.c: where the numbers of rooms with history stand in this worker's logs. */
+#include "base/clock.h"
 #include "protocol/history_id.h"
 #include "worker/resume.h"
 
@@ -14,7 +15,7 @@ struct tide *tide_of(const struct worker *worker, const struct room *room)
     return NULL;
 }
 
-static struct tide *tide_make(struct worker *worker, struct room *room)
+struct tide *tide_make(struct worker *worker, struct room *room)
 {
     struct tide *tide = tide_of(worker, room);
     if (tide)
@@ -44,6 +45,7 @@ void tide_start(struct worker *worker, struct room *room, struct bytes points)
         if (!tide)
             return;
         tide->lanes[lane].last = at[lane];
+        tide->lanes[lane].epoch_ms = (uint32_t)clock_ms();
         tide->lanes[lane].since_n = at[lane].n;
         tide->lanes[lane].since = room_next(room)[lane];
     }
@@ -93,7 +95,9 @@ static void bring_up(struct worker *worker, struct tide_lane *of, int lane)
         struct resume_lane *ahead = CONTAINER_OF(at, struct resume_lane, link);
         struct resume *resume = ahead->resume;
         next = at->next;
-        if (ahead->state != RESUME_AHEAD || resume->after[lane].n > of->last.n)
+        struct history_point want = resume->after[lane];
+        if (ahead->state != RESUME_AHEAD || want.epoch > of->last.epoch ||
+            (want.epoch == of->last.epoch && want.n > of->last.n))
             continue;
         list_remove(&resume->link);
         list_append(&worker->ripe, &resume->link);
@@ -117,8 +121,10 @@ void tide_appended(struct worker *worker, struct room *room, const struct messag
             of->since = number;
             of->since_n = at.n - 1;
         }
-        if (at.epoch != of->last.epoch)
+        if (at.epoch != of->last.epoch) {
             of->kept_n = 0;
+            of->epoch_ms = (uint32_t)clock_ms();
+        }
         of->last = at;
         of->gap_told = false;
     }

@@ -2,7 +2,7 @@
 // What must not get lost while things break: nodes killed, Redis restarted, emptied, its messages dropped on the way.
 //
 // HALLEY_CHAOS_VIEWERS=3000 HALLEY_CHAOS_SECONDS=60 make it long; HALLEY_CHAOS_RETURNS=10000 are those who come back at once;
-// HALLEY_CHAOS_ONLY=nodes (redis, drops, emptied, returns) runs one check.
+// HALLEY_CHAOS_ONLY=nodes (redis, drops, late, emptied, returns) runs one check.
 
 import net from 'node:net';
 
@@ -60,13 +60,14 @@ function replyLength(buffer, at) {
     return at + length <= buffer.length ? length : 0;
 }
 
-// A TCP proxy before Redis that drops a share of the pub/sub messages.
+// A TCP proxy before Redis that drops a share of the pub/sub messages, and is late with a fifth of what Redis says.
 async function leakyProxy(redis) {
-    const proxy = { port: await freePort(), share: 0, dropped: 0 };
+    const proxy = { port: await freePort(), share: 0, dropped: 0, lateMs: 0 };
     const head = '*3\r\n$7\r\nmessage\r\n';
     const server = net.createServer((near) => {
         const far = net.connect(redis.port, '127.0.0.1');
         let rest = Buffer.alloc(0);
+        let sent = Promise.resolve();
         near.pipe(far);
         far.on('data', (data) => {
             rest = rest.length ? Buffer.concat([rest, data]) : data;
@@ -78,7 +79,10 @@ async function leakyProxy(redis) {
                 else out.push(rest.subarray(at, at + length));
             }
             rest = rest.subarray(at);
-            if (out.length) near.write(Buffer.concat(out));
+            if (!out.length) return;
+            const said = Buffer.concat(out);
+            const late = proxy.lateMs && Math.random() < 0.2 ? pause(proxy.lateMs) : undefined;
+            sent = sent.then(() => late).then(() => near.write(said));
         });
         for (const [one, two] of [[near, far], [far, near]]) {
             one.on('error', () => {});
@@ -92,7 +96,7 @@ async function leakyProxy(redis) {
 }
 
 // Runs `harm` for a while under viewers and publishes; resolves when everybody has the last messages.
-async function survive(name, room, harm, { exact = true } = {}) {
+async function survive(name, room, harm, { exact = true, more = {} } = {}) {
     const redis = await Redis.start({ appendOnly: true });
     const proxies = [];
     const nodes = [];
@@ -100,7 +104,7 @@ async function survive(name, room, harm, { exact = true } = {}) {
         nodes[i] = await Halley.start({
             ...nodes[i]?.place,
             workers: 2,
-            set: { ...set, 'server.node': `chaos-${i}`, 'broker.url': proxies[i].url },
+            set: { ...set, ...more, 'server.node': `chaos-${i}`, 'broker.url': proxies[i].url },
         });
         nodes[i].place = { port: nodes[i].port, adminPort: nodes[i].adminPort };
     };
@@ -191,6 +195,29 @@ if (wanted('drops'))
                 assert(proxies.every((proxy) => proxy.dropped > 0), 'messages were dropped');
             });
             equal(counts.gaps, 0, 'gaps');
+        },
+        limit,
+    );
+
+if (wanted('late'))
+    await check(
+        'messages dropped, and answers of Redis that come after history.wait: gaps, and still the same',
+        async () => {
+            const counts = await survive(
+                'late',
+                'r5',
+                async ({ proxies, kill, going }) => {
+                    for (const proxy of proxies) Object.assign(proxy, { share: 0.05, lateMs: 150 });
+                    await pause(2000);
+                    while (going()) {
+                        await kill(Math.floor(Math.random() * 3));
+                        await pause(2000);
+                    }
+                    for (const proxy of proxies) proxy.lateMs = 0;
+                },
+                { more: { 'history.wait': '50ms' } },
+            );
+            assert(counts.gaps > 0, 'gaps were told');
         },
         limit,
     );

@@ -251,6 +251,20 @@ static void unknown_stand__is_settled_by_the_first_message(void **state)
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node +hmget"), "OK");
 }
 
+static void unknown_stand__is_settled_when_a_viewer_comes_back(void **state)
+{
+    struct site *site = *state;
+    publish_all(site, "r", "abc");
+    assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node -hmget"), "OK");
+    site_hold(site, "r");
+    assert_int_equal(site->stands[LANE_NORMAL].epoch, 0);
+    assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node +hmget"), "OK");
+    site_ask_history(site, 0, "r");
+    site_expect(site, "gap c#3");
+    publish_all(site, "r", "d");
+    site_expect(site, "d#4");
+}
+
 /* ---- reads for viewers */
 
 static bool both_have(const struct site *site)
@@ -444,6 +458,7 @@ int run_history_tests(void)
         CASE(redis_that_fell_back__begins_another_epoch),
         CASE(held_room__goes_on_behind_where_it_stood),
         CASE(unknown_stand__is_settled_by_the_first_message),
+        CASE(unknown_stand__is_settled_when_a_viewer_comes_back),
         CASE(workers_that_ask_at_once__share_a_read),
         CASE(huge_number__moves_nothing),
         CASE(small_jump__moves_nothing_either),

@@ -1,5 +1,6 @@
 #include "worker/seat.h"
 
+#include "base/clock.h"
 #include "base/map.h"
 #include "protocol/history_id.h"
 
@@ -59,6 +60,7 @@ struct seat *seat_open(const char *const *overrides)
 {
     struct seat *seat = calloc(1, sizeof(*seat));
     assert_non_null(seat);
+    seat->lane = LANE_NORMAL;
     map_seed();
     seat->conf = load_conf(overrides);
     seat->wake_fd = eventfd(0, EFD_CLOEXEC);
@@ -143,13 +145,20 @@ uint32_t seat_count(struct seat *seat, enum command_kind kind)
     return count;
 }
 
-void seat_live(struct seat *seat, const char *room, uint64_t epoch, uint64_t n)
+void seat_live_at(struct seat *seat, const char *room,
+                  const struct history_point points[LANE_COUNT])
 {
-    struct history_point points[LANE_COUNT] = {[LANE_NORMAL] = {epoch, n}};
-    struct command *command =
-        command_of(COMMAND_ROOM_LIVE, room, bytes_of((const char *)points, sizeof(points)));
+    struct bytes payload =
+        bytes_of((const char *)points, LANE_COUNT * sizeof(struct history_point));
+    struct command *command = command_of(COMMAND_ROOM_LIVE, room, payload);
     command->online = UINT32_MAX;
     worker_post(seat->worker, command);
+}
+
+void seat_live(struct seat *seat, const char *room, uint64_t epoch, uint64_t n)
+{
+    const struct history_point points[LANE_COUNT] = {[LANE_NORMAL] = {epoch, n}};
+    seat_live_at(seat, room, points);
 }
 
 static struct message *make_message(const struct seat *seat, const char *room,
@@ -166,11 +175,11 @@ static struct message *make_message(const struct seat *seat, const char *room,
     buf_byte(&data, '"');
     parts.data = buf_view(&data);
     if (at.epoch != 0)
-        parts.id = history_id_format(LANE_NORMAL, at, id);
+        parts.id = history_id_format(seat->lane, at, id);
     struct message *message = message_create(MESSAGE_ROOM, bytes_str(room), &parts);
     assert_non_null(message);
     buf_fini(&data);
-    message->lane = LANE_NORMAL;
+    message->lane = seat->lane;
     message->type_index = conf_type_find(seat->conf, BYTES_LIT("chat"));
     message->point = at.epoch != 0 ? at : (struct history_point){0};
     return message;
@@ -187,6 +196,7 @@ void seat_deliver(struct seat *seat, const char *room, uint64_t epoch, uint64_t 
 static void post_batch(struct seat *seat, const char *room, struct history_batch *batch)
 {
     struct command *command = command_of(COMMAND_HISTORY, room, (struct bytes){0});
+    command->lane = seat->lane;
     atomic_init(&batch->refs, 1);
     command->object = batch;
     worker_post(seat->worker, command);
@@ -199,6 +209,7 @@ void seat_history(struct seat *seat, const char *room, uint64_t epoch, uint64_t 
     struct history_batch *batch = calloc(1, sizeof(*batch) + count * sizeof(struct message *));
     assert_non_null(batch);
     batch->last = (struct history_point){epoch, last};
+    batch->asked_ms = (uint32_t)clock_ms();
     batch->first = first;
     batch->count = count;
     for (uint32_t i = 0; i < count; i++)

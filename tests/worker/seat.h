@@ -19,6 +19,7 @@ struct seat {
     struct worker *worker;
     struct mailbox mailbox;
     struct link commands; /* taken and not looked at yet */
+    enum lane lane;       /* of what is delivered and read, LANE_NORMAL at first */
     int wake_fd;
     int port;
     _Atomic uint32_t connections;
@@ -39,6 +40,8 @@ uint32_t seat_count(struct seat *seat, enum command_kind kind);
 
 /* The room is subscribed; its normal lane stands at n of the epoch (0: nothing is known of it). */
 void seat_live(struct seat *seat, const char *room, uint64_t epoch, uint64_t n);
+void seat_live_at(struct seat *seat, const char *room,
+                  const struct history_point points[LANE_COUNT]);
 /* A message of the room's normal lane; its data is the number. epoch 0: without number. */
 void seat_deliver(struct seat *seat, const char *room, uint64_t epoch, uint64_t n);
 /* Answers COMMAND_ASK_HISTORY: messages first to last of the normal lane, of `bytes` each at least. */

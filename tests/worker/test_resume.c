@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { E = 36 * 36 /* an epoch */, F };
+enum { E = 36 * 36 /* an epoch */, F /* and a later one */, OLDER = E - 1 };
 
 static int set_up(void **state)
 {
@@ -42,6 +42,14 @@ static struct guest *first_in(struct seat *seat, const char *room, uint64_t epoc
     guest_join(guest, room, 0, 0);
     free(seat_command(seat, COMMAND_HOLD));
     seat_live(seat, room, epoch, n);
+    guest_expect(guest, "joined");
+    return guest;
+}
+
+static struct guest *next_in(struct seat *seat, const char *room)
+{
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, room, 0, 0);
     guest_expect(guest, "joined");
     return guest;
 }
@@ -156,11 +164,11 @@ static void too_far_back__is_a_gap_and_read_once(void **state)
     guest_close(other);
 }
 
-static void another_epoch__is_a_gap_without_a_read(void **state)
+static void older_epoch__is_a_gap_without_a_read(void **state)
 {
     struct seat *seat = *state;
     struct guest *guest = first_in(seat, "r", E, 5);
-    guest_join(guest, "r", F, 2);
+    guest_join(guest, "r", OLDER, 2);
     guest_expect(guest, "gap joined");
     seat_deliver(seat, "r", F, 1); /* now the room's epoch ends */
     guest_expect(guest, "1");
@@ -168,6 +176,20 @@ static void another_epoch__is_a_gap_without_a_read(void **state)
     guest_expect(guest, "gap joined");
     assert_int_equal(seat_count(seat, COMMAND_ASK_HISTORY), 0);
     guest_close(guest);
+}
+
+static void later_epoch__is_waited_for(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in(seat, "r", E, 5);
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, "r", F, 1); /* a faster node told it */
+    seat_deliver(seat, "r", F, 1);
+    seat_deliver(seat, "r", F, 2);
+    guest_expect(guest, "joined 2");
+    guest_expect(other, "1 2");
+    guest_close(guest);
+    guest_close(other);
 }
 
 static void more_than_the_worker_has__waits_for_it(void **state)
@@ -184,18 +206,114 @@ static void more_than_the_worker_has__waits_for_it(void **state)
     guest_close(other);
 }
 
-static void made_up_number__is_a_gap_after_the_wait_without_a_read(void **state)
+static void made_up_numbers__are_a_gap_after_the_wait_and_one_read(void **state)
 {
     struct seat *seat = *state;
     struct guest *guest = first_in(seat, "r", E, 5);
+    struct guest *second = next_in(seat, "r");
     uint64_t since = clock_ms();
     guest_join(guest, "r", E, 999999);
-    guest_expect(guest, "gap joined");
+    guest_join(second, "r", E, 888888);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
     assert_in_range(clock_ms() - since, 300, 4000);
+    seat_history(seat, "r", E, 1, 5, 0);
+    guest_expect(guest, "gap joined");
+    guest_expect(second, "gap joined");
     seat_deliver(seat, "r", E, 6);
     guest_expect(guest, "6");
+    guest_expect(second, "6");
     assert_int_equal(seat_count(seat, COMMAND_ASK_HISTORY), 0);
     guest_close(guest);
+    guest_close(second);
+}
+
+static void worker_that_is_late__loses_nobodys_place(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in(seat, "r", E, 5);
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, "r", E, 7);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "r", E, 1, 7, 0);
+    assert_non_null(strstr(guest_hear(guest), "\"code\":\"unavailable\""));
+    for (uint64_t n = 6; n <= 8; n++)
+        seat_deliver(seat, "r", E, n);
+    guest_expect(other, "6 7 8");
+    guest_join(guest, "r", E, 8);
+    guest_expect(guest, "joined");
+    guest_close(guest);
+    guest_close(other);
+}
+
+static void read_from_before_a_hole_in_the_log__loses_nobodys_place(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in(seat, "r", E, 5);
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, "r", E, 2);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_deliver(seat, "r", E, 9); /* the node has given up on 6 to 8 */
+    guest_expect(other, "gap 9");
+    seat_history(seat, "r", E, 1, 6, 0);
+    assert_non_null(strstr(guest_hear(guest), "\"code\":\"unavailable\""));
+    guest_join(guest, "r", E, 2);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "r", E, 1, 9, 0);
+    guest_expect(guest, "joined 3 4 5 6 7 8 9");
+    guest_close(guest);
+    guest_close(other);
+}
+
+static void lane_with_a_gap__goes_on_from_where_joined_says(void **state)
+{
+    struct seat *seat = *state;
+    struct history_point points[LANE_COUNT] = {[LANE_HIGH] = {E, 3}, [LANE_NORMAL] = {E, 5}};
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, "r", 0, 0);
+    free(seat_command(seat, COMMAND_HOLD));
+    seat_live_at(seat, "r", points);
+    guest_expect(guest, "joined");
+    struct guest *other = next_in(seat, "r");
+    /* The normal lane's place is lost at once, the high lane's is waited for. */
+    guest_say(guest,
+              "{\"op\":\"join\",\"room\":\"r\",\"ref\":1,\"after\":[\"h.100.1\",\"n.zz.2\"]}");
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_deliver(seat, "r", E, 6);
+    seat_deliver(seat, "r", E, 7);
+    guest_expect(other, "6 7");
+    seat->lane = LANE_HIGH;
+    seat_history(seat, "r", E, 1, 3, 0);
+    seat->lane = LANE_NORMAL;
+    guest_expect(guest, "gap");
+    assert_non_null(strstr(guest_hear(guest), "\"after\":[\"h.100.1\",\"n.100.7\"]"));
+    guest_expect(guest, "2 3");
+    seat_deliver(seat, "r", E, 8);
+    guest_expect(guest, "8");
+    guest_close(guest);
+    guest_close(other);
+}
+
+static void room_whose_stand_could_not_be_read__loses_nobodys_place(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in(seat, "r", 0, 0);
+    struct guest *guest = guest_open(seat);
+    struct guest *current = guest_open(seat);
+    guest_join(guest, "r", E, 3);
+    guest_join(current, "r", E, 4);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "r", E, 1, 4, 0);
+    assert_non_null(strstr(guest_hear(guest), "\"code\":\"unavailable\""));
+    guest_expect(current, "joined");
+    seat_deliver(seat, "r", E, 4); /* what the node does now, after a gap */
+    guest_expect(other, "4");
+    guest_join(guest, "r", E, 3);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "r", E, 1, 4, 0);
+    guest_expect(guest, "joined 4");
+    guest_close(guest);
+    guest_close(current);
+    guest_close(other);
 }
 
 /* The high lane has an epoch, the normal one none that this worker knows of. */
@@ -205,41 +323,37 @@ static struct guest *first_in_unknown_lane(struct seat *seat)
     struct guest *guest = guest_open(seat);
     guest_join(guest, "r", 0, 0);
     free(seat_command(seat, COMMAND_HOLD));
-    struct command *command = command_create(COMMAND_ROOM_LIVE, BYTES_LIT("r"),
-                                             bytes_of((const char *)points, sizeof(points)));
-    command->online = UINT32_MAX;
-    worker_post(seat->worker, command);
+    seat_live_at(seat, "r", points);
     guest_expect(guest, "joined");
     return guest;
 }
 
-static void made_up_epochs_in_a_lane_without_numbers__cost_one_read_a_while(void **state)
+static void made_up_epochs__are_a_gap_after_the_wait_and_one_read(void **state)
 {
+    enum { MANY = 20 };
     struct seat *seat = *state;
-    struct guest *guest = first_in_unknown_lane(seat);
-    for (int round = 0; round < 2; round++) {
-        guest_join(guest, "r", F, 3);
-        free(seat_command(seat, COMMAND_ASK_HISTORY));
-        if (round == 0) /* nothing is kept of it; then, of another epoch */
-            seat_history(seat, "r", 0, 1, 0, 0);
-        else
-            seat_history(seat, "r", E, 1, 4, 0);
-        guest_expect(guest, "gap joined");
-        for (uint64_t i = 0; i < 50; i++) {
-            guest_join(guest, "r", F + i, 3 + i);
-            guest_expect(guest, "gap joined");
-        }
-        assert_int_equal(seat_count(seat, COMMAND_ASK_HISTORY), 0);
-        if (round == 0)
-            pass_ms(2200); /* history.replay */
+    struct guest *guests[MANY];
+    struct guest *first = first_in_unknown_lane(seat);
+    for (uint64_t i = 0; i < MANY; i++) {
+        guests[i] = guest_open(seat);
+        guest_join(guests[i], "r", F + i, 3 + i);
     }
-    guest_close(guest);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    pass_ms(20); /* so that all of them have come before */
+    seat_history(seat, "r", E, 1, 4, 0);
+    for (int i = 0; i < MANY; i++) {
+        guest_expect(guests[i], "gap joined");
+        guest_close(guests[i]);
+    }
+    assert_int_equal(seat_count(seat, COMMAND_ASK_HISTORY), 0);
+    guest_close(first);
 }
 
 static void history_of_another_epoch__is_not_read_again_and_again(void **state)
 {
     struct seat *seat = *state;
     struct guest *guest = first_in(seat, "r", E, 20);
+    pass_ms(20);
     guest_join(guest, "r", E, 2);
     free(seat_command(seat, COMMAND_ASK_HISTORY));
     seat_history(seat, "r", F, 1, 4, 0); /* Redis was emptied, and no message came since */
@@ -350,10 +464,15 @@ int run_resume_tests(void)
         CASE(viewers_that_come_at_once__share_one_read),
         CASE(join_in_a_room_held__heals),
         CASE(too_far_back__is_a_gap_and_read_once),
-        CASE(another_epoch__is_a_gap_without_a_read),
+        CASE(older_epoch__is_a_gap_without_a_read),
+        CASE(later_epoch__is_waited_for),
         CASE(more_than_the_worker_has__waits_for_it),
-        CASE(made_up_number__is_a_gap_after_the_wait_without_a_read),
-        CASE(made_up_epochs_in_a_lane_without_numbers__cost_one_read_a_while),
+        CASE(made_up_numbers__are_a_gap_after_the_wait_and_one_read),
+        CASE(worker_that_is_late__loses_nobodys_place),
+        CASE(read_from_before_a_hole_in_the_log__loses_nobodys_place),
+        CASE(lane_with_a_gap__goes_on_from_where_joined_says),
+        CASE(room_whose_stand_could_not_be_read__loses_nobodys_place),
+        CASE(made_up_epochs__are_a_gap_after_the_wait_and_one_read),
         CASE(history_of_another_epoch__is_not_read_again_and_again),
         CASE(failed_read__is_told_and_the_viewer_stays_out),
         CASE(history_that_does_not_answer__is_told_after_the_wait),
