@@ -39,6 +39,7 @@ static struct held *held_create(struct node *node, struct bytes name)
         return NULL;
     memcpy(held->name, name.data, name.len);
     held->name_len = (uint8_t)name.len;
+    held->turn = ++node->turns;
     if (map_add(&node->rooms, &held->node, map_hash(name.data, name.len)) != 0) {
         free(held);
         return NULL;
@@ -73,13 +74,13 @@ static void tell_room(struct node *node, uint32_t worker, enum command_kind kind
 /* Its subscription stands. Viewers are told that they are in when its numbers are known too. */
 static void begin_standing(struct node *node, struct held *held)
 {
-    struct bytes name = bytes_of(held->name, held->name_len);
-    bool again = held->reading;
+    bool again =
+        held->reading; /* then the answer on its way is of an earlier turn: it is asked again */
     held->reading = true;
     if (node->conf->history_types == 0)
-        dispatch_stands(node, name);
+        dispatch_stands(node, bytes_of(held->name, held->name_len));
     else if (!again)
-        history_hold(node, name);
+        history_hold(node, held);
 }
 
 void dispatch_stands(struct node *node, struct bytes room)
@@ -104,10 +105,11 @@ void dispatch_hold(struct node *node, const struct command *command)
         tell_room(node, command->worker, COMMAND_ROOM_REFUSED, name);
         return;
     }
-    if (held->live && held->holders == 0)
-        begin_standing(node, held);
+    bool first = held->holders == 0;
     held->holders |= 1ull << command->worker;
-    if (held->live && !held->reading)
+    if (held->live && first)
+        begin_standing(node, held);
+    else if (held->live && !held->reading)
         tell_room(node, command->worker, COMMAND_ROOM_LIVE, name);
 }
 
@@ -120,15 +122,15 @@ void dispatch_release(struct node *node, const struct command *command)
     if (held->holders != 0)
         return;
     history_forget(node, command_room(command));
+    held->turn = ++node->turns;
     struct lingering *lingering = malloc(sizeof(*lingering));
     if (!lingering) {
         log_error("no memory to release a room: it stays subscribed",
                   LOG_BYTES("room", command_room(command)));
         return;
     }
-    held->abandoned = ++node->abandoned;
     *lingering = (struct lingering){
-        .held = held, .abandoned = held->abandoned, .at_ms = (uint32_t)uv_now(&node->loop)};
+        .held = held, .turn = held->turn, .at_ms = (uint32_t)uv_now(&node->loop)};
     list_init(&lingering->link);
     list_append(&node->lingering, &lingering->link); /* one linger for all keeps them in order */
 }
@@ -138,7 +140,7 @@ void dispatch_release(struct node *node, const struct command *command)
 static void give_up(struct node *node, struct lingering *lingering)
 {
     struct held *held = lingering->held;
-    if (held->holders != 0 || held->abandoned != lingering->abandoned) {
+    if (held->holders != 0 || held->turn != lingering->turn) {
         free(lingering); /* somebody came back, and may have left again */
         return;
     }

@@ -12,7 +12,7 @@ enum {
         200 /* after a read that found a number made up: so often at most that lane is read for it */
 };
 
-static struct history_room *room_find(const struct history *history, struct bytes name)
+struct history_room *history_room_find(const struct history *history, struct bytes name)
 {
     uint32_t hash = map_hash(name.data, name.len);
     for (struct map_node *at = map_chain(&history->rooms, hash); at; at = at->next) {
@@ -23,7 +23,7 @@ static struct history_room *room_find(const struct history *history, struct byte
     return NULL;
 }
 
-static struct history_room *room_create(struct node *node, struct bytes name)
+struct history_room *history_room_create(struct node *node, struct bytes name)
 {
     struct history_room *room = calloc(1, sizeof(*room) + name.len);
     if (!room)
@@ -46,7 +46,7 @@ static struct bytes room_name(const struct history_room *room)
 void history_points(const struct node *node, struct bytes name,
                     struct history_point points[LANE_COUNT])
 {
-    const struct history_room *room = room_find(&node->history, name);
+    const struct history_room *room = history_room_find(&node->history, name);
     for (int lane = 0; lane < LANE_COUNT; lane++)
         points[lane] = room ? room->lanes[lane].last : (struct history_point){0};
 }
@@ -247,9 +247,9 @@ static void take(struct node *node, struct history_room *room, struct message *m
 
 void history_take(struct node *node, struct message *message, bool numbers_only)
 {
-    struct history_room *room = room_find(&node->history, message->room);
+    struct history_room *room = history_room_find(&node->history, message->room);
     if (!room && message->point.epoch != 0)
-        room = room_create(node, message->room);
+        room = history_room_create(node, message->room);
     if (!room) {
         if (!numbers_only)
             dispatch_deliver(node, message);
@@ -263,7 +263,7 @@ void history_take(struct node *node, struct message *message, bool numbers_only)
 
 void history_wanted(struct node *node, struct bytes name, enum lane lane)
 {
-    struct history_room *room = room_find(&node->history, name);
+    struct history_room *room = history_room_find(&node->history, name);
     struct history_lane *at = room ? &room->lanes[lane] : NULL;
     if (!at || !at->unsure || at->wait || uv_now(&node->loop) < at->blind_until_ms)
         return;
@@ -276,7 +276,7 @@ void history_wanted(struct node *node, struct bytes name, enum lane lane)
 
 unsigned history_cut(struct node *node, struct bytes name, unsigned lanes)
 {
-    struct history_room *room = room_find(&node->history, name);
+    struct history_room *room = history_room_find(&node->history, name);
     for (int i = 0; room && i < LANE_COUNT; i++) {
         struct history_lane *lane = &room->lanes[i];
         if (!(lanes & 1u << i) || lane->last.epoch == 0)
@@ -296,7 +296,7 @@ unsigned history_cut(struct node *node, struct bytes name, unsigned lanes)
 
 void history_forget(struct node *node, struct bytes name)
 {
-    struct history_room *room = room_find(&node->history, name);
+    struct history_room *room = history_room_find(&node->history, name);
     if (!room)
         return;
     for (int lane = 0; lane < LANE_COUNT; lane++) {
@@ -444,60 +444,6 @@ void history_found(struct history_read *read, const struct history_found *found)
         ask_later(node, &wait->room->lanes[wait->lane], RETRY_MS);
 }
 
-/* ---- where rooms stand */
-
-void history_hold(struct node *node, struct bytes name)
-{
-    struct history_stand *stand = calloc(1, sizeof(*stand) + name.len);
-    if (!stand) {
-        dispatch_stands(node, name);
-        return;
-    }
-    stand->node = node;
-    stand->since_ms = uv_now(&node->loop);
-    stand->name_len = (uint8_t)name.len;
-    memcpy(stand->name, name.data, name.len);
-    list_init(&stand->link);
-    list_append(&node->history.stands, &stand->link);
-    history_start_timer(node);
-    history_read_stand(stand);
-}
-
-void history_stood(struct history_stand *stand, const struct history_point *points)
-{
-    struct node *node = stand->node;
-    struct bytes name = bytes_of(stand->name, stand->name_len);
-    struct history_room *room = room_find(&node->history, name);
-    /* Not known is more than nothing there. */
-    if (!room && (!points || points[LANE_HIGH].epoch != 0))
-        room = room_create(node, name);
-    for (int lane = 0; room && lane < LANE_COUNT; lane++)
-        history_stand_on(&room->lanes[lane], points ? &points[lane] : NULL,
-                         node->conf->history.length);
-    list_remove(&stand->link);
-    if (node->phase != PHASE_ENDING)
-        dispatch_stands(node, name);
-    free(stand);
-}
-
-/* As if the read had failed. */
-static void begin_room(void *ctx, struct map_node *at)
-{
-    struct node *node = ctx;
-    const struct held *held = CONTAINER_OF(at, struct held, node);
-    struct bytes name = bytes_of(held->name, held->name_len);
-    if (held->holders == 0 || room_find(&node->history, name))
-        return;
-    struct history_room *room = room_create(node, name);
-    for (int lane = 0; room && lane < LANE_COUNT; lane++)
-        room->lanes[lane].unsure = true;
-}
-
-void history_begin(struct node *node)
-{
-    map_each(&node->rooms, begin_room, node);
-}
-
 /* ---- time */
 
 static void on_timer(uv_timer_t *timer)
@@ -517,15 +463,7 @@ static void on_timer(uv_timer_t *timer)
         else if (!wait->read)
             wait_ask(node, wait);
     }
-    list_splice(&later, &history->stands);
-    while ((link = list_shift(&later))) {
-        struct history_stand *stand = CONTAINER_OF(link, struct history_stand, link);
-        list_append(&history->stands, link);
-        if (now - stand->since_ms >= node->conf->history.wait_ms)
-            history_stood(stand, NULL);
-        else
-            history_read_stand(stand);
-    }
+    history_stands_tick(node, now);
     if (list_empty(&history->waits) && list_empty(&history->stands))
         uv_timer_stop(timer);
 }

@@ -25,6 +25,7 @@
 #include <uv.h>
 
 struct node;
+struct held;
 struct history_read;
 
 /* A lane that waits for what it missed. */
@@ -61,6 +62,7 @@ struct history_stand {
     struct link link; /* on history.stands until it is asked */
     struct node *node;
     uint64_t since_ms;
+    uint32_t turn; /* the room's when it was asked */
     uint8_t name_len;
     char name[];
 };
@@ -106,7 +108,7 @@ void history_start_timer(struct node *node);
 void history_fini(struct node *node);
 
 /* A room was subscribed or is held again: dispatch_stands() follows, at once or later. */
-void history_hold(struct node *node, struct bytes room);
+void history_hold(struct node *node, const struct held *held);
 /* No worker holds it any more. */
 void history_forget(struct node *node, struct bytes room);
 /* Where the lanes of a room stand: the last messages passed on. */
@@ -120,6 +122,14 @@ unsigned history_cut(struct node *node, struct bytes room, unsigned lanes);
 void history_wanted(struct node *node, struct bytes room, enum lane lane);
 /* A worker's viewers want the newest messages: COMMAND_HISTORY follows. */
 void history_ask(struct node *node, const struct command *command);
+
+/* NULL: nothing is known of it. */
+struct history_room *history_room_find(const struct history *history, struct bytes name);
+/* NULL: memory is out. Only for rooms that some worker holds: who lets go of it frees it. */
+struct history_room *history_room_create(struct node *node, struct bytes name);
+
+/* history_stand.c: those that are yet to be asked are asked again. */
+void history_stands_tick(struct node *node, uint64_t now);
 
 /* history_lane.c; length: history.length, how far a number may be from where the lane stands without history's word */
 enum history_number {

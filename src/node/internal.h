@@ -44,15 +44,15 @@ enum phase { PHASE_RUNNING, PHASE_DRAINING, PHASE_ENDING };
 /* A room that some worker holds, or held a moment ago (it lingers before it is unsubscribed). */
 struct held {
     struct map_node node;
-    uint64_t holders;   /* bit per worker */
-    uint32_t abandoned; /* which of the node's abandonings was its last one */
-    uint32_t local;     /* viewers on this node */
-    uint32_t others;    /* … on the others, as last read */
-    bool live : 1;      /* its subscription is confirmed */
-    bool reading : 1;   /* … and its numbers are being asked for: viewers wait */
-    bool known : 1;     /* others was read */
-    bool changed : 1;   /* local is to be written */
-    bool stale : 1;     /* viewers are to be told */
+    uint64_t holders; /* bit per worker */
+    uint32_t turn;    /* another one whenever its last holder lets go, and for each room */
+    uint32_t local;   /* viewers on this node */
+    uint32_t others;  /* … on the others, as last read */
+    bool live : 1;    /* its subscription is confirmed */
+    bool reading : 1; /* … and its numbers are being asked for: viewers wait */
+    bool known : 1;   /* others was read */
+    bool changed : 1; /* local is to be written */
+    bool stale : 1;   /* viewers are to be told */
     uint8_t name_len;
     char name[];
 };
@@ -64,9 +64,9 @@ _Static_assert(offsetof(struct held, name) + 10 + sizeof(size_t) <= 64,
 struct lingering {
     struct link link; /* on node->lingering, in order of time */
     struct held *held;
-    uint32_t abandoned; /* another number than the room's: void */
-    uint32_t at_ms;     /* modulo 2^32 */
-    uint32_t looks;     /* at which its workers' counts were not in yet */
+    uint32_t turn;  /* another one than the room's: void */
+    uint32_t at_ms; /* modulo 2^32 */
+    uint32_t looks; /* at which its workers' counts were not in yet */
 };
 
 /* How long a message's frame is (native; 0: not worth measuring), and how much of it goes in one segment. */
@@ -169,7 +169,7 @@ struct node {
     struct presence *presence; /* NULL: presence.enabled = no */
     struct map rooms;
     struct link lingering;
-    uint32_t abandoned; /* rooms, one by one, modulo 2^32 */
+    uint32_t turns; /* of rooms, one by one, modulo 2^32 */
     struct link queries;
     struct link questions; /* about users, in order of time */
     uint64_t question_id;  /* of the newest */

@@ -231,13 +231,23 @@ static struct command *command_of(enum command_kind kind, const char *room)
     return command;
 }
 
-void site_hold(struct site *site, const char *room)
+void site_begin_hold(struct site *site, const char *room)
 {
     struct command *command = command_of(COMMAND_HOLD, room);
     lives_wanted = site->lives + 1;
     dispatch_hold(site->node, command);
     free(command);
+}
+
+void site_end_hold(struct site *site)
+{
     site_until(site, is_live);
+}
+
+void site_hold(struct site *site, const char *room)
+{
+    site_begin_hold(site, room);
+    site_end_hold(site);
 }
 
 void site_release(struct site *site, const char *room)

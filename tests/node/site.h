@@ -43,6 +43,9 @@ void site_for(struct site *site, uint64_t ms);
 
 /* The first worker's viewers want the room's messages; returns when they are told that they are in. */
 void site_hold(struct site *site, const char *room);
+/* The same in two steps. */
+void site_begin_hold(struct site *site, const char *room);
+void site_end_hold(struct site *site);
 void site_release(struct site *site, const char *room);
 void site_ask_history(struct site *site, uint32_t worker, const char *room);
 

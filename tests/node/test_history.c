@@ -236,6 +236,49 @@ static void held_room__goes_on_behind_where_it_stood(void **state)
     site_expect(site, "d#4 e#5");
 }
 
+/* The node has sent what asks where the room stands, Redis has answered, and the node has not read that yet. */
+static void let_stand_be_asked(struct site *site, const char *calls)
+{
+    for (int i = 0; i < 10000; i++) {
+        uv_run(&site->node->loop, UV_RUN_NOWAIT);
+        if (strstr(redis_ask(&site->redis, "INFO commandstats"), calls))
+            return;
+    }
+    fail_msg("%s was not seen", calls);
+}
+
+static void room_let_go_before_its_stand_is_known__leaves_nothing(void **state)
+{
+    struct site *site = *state;
+    publish_all(site, "r", "abc");
+    site_hold(site, "r");
+    site_release(site, "r");
+    site_begin_hold(site, "r");
+    let_stand_be_asked(site, "cmdstat_hmget:calls=2");
+    site_release(site, "r");
+    site_for(site, 50);
+    assert_int_equal(site->node->history.rooms.count, 0);
+    site_hold(site, "r");
+    assert_int_equal(site->stands[LANE_NORMAL].n, 3);
+}
+
+static void room_held_again_before_its_stand_is_known__is_asked_for_again(void **state)
+{
+    struct site *site = *state;
+    publish_all(site, "r", "abc");
+    site_hold(site, "r");
+    site_release(site, "r");
+    site_begin_hold(site, "r");
+    let_stand_be_asked(site, "cmdstat_hmget:calls=2");
+    site_release(site, "r");
+    site_publish(site, "r", "d", true); /* as if it had come while nobody held the room */
+    site_begin_hold(site, "r");
+    site_end_hold(site);
+    assert_int_equal(site->stands[LANE_NORMAL].n, 4);
+    publish_all(site, "r", "e");
+    site_expect(site, "e#5");
+}
+
 static void unknown_stand__is_settled_by_the_first_message(void **state)
 {
     struct site *site = *state;
@@ -457,6 +500,8 @@ int run_history_tests(void)
         CASE(emptied_redis__is_a_gap_then_the_new_epoch),
         CASE(redis_that_fell_back__begins_another_epoch),
         CASE(held_room__goes_on_behind_where_it_stood),
+        CASE(room_let_go_before_its_stand_is_known__leaves_nothing),
+        CASE(room_held_again_before_its_stand_is_known__is_asked_for_again),
         CASE(unknown_stand__is_settled_by_the_first_message),
         CASE(unknown_stand__is_settled_when_a_viewer_comes_back),
         CASE(workers_that_ask_at_once__share_a_read),
