@@ -441,10 +441,9 @@ static struct room *room_of(struct worker *worker, const struct message *message
     return room && room->live ? room : NULL;
 }
 
-static void deliver(struct worker *worker, struct activity *activity,
-                    const uint32_t encoded[ENCODING_COUNT], const struct message *message)
+/* A message was appended. It may be gone already when this returns. */
+static void spread(struct worker *worker, struct activity *activity, const struct message *message)
 {
-    append(worker, &activity->lanes, encoded, message);
     if (worker->log_bytes > worker->conf->limits.log_bytes)
         trim_logs(worker);
     sweep_schedule(worker, activity);
@@ -455,7 +454,8 @@ void room_deliver(struct worker *worker, const struct message *message)
 {
     require_own_thread(worker);
     if (message->room.len == 0) {
-        deliver(worker, &worker->all, worker->open_encoded, message);
+        append(worker, &worker->all.lanes, worker->open_encoded, message);
+        spread(worker, &worker->all, message);
         return;
     }
     struct room *room = room_of(worker, message);
@@ -475,10 +475,11 @@ void room_deliver(struct worker *worker, const struct message *message)
         append(worker, &activity->lanes, room->encoded, gap);
     message_unref(gap);
     uint32_t number = activity->lanes.next[message->lane];
-    deliver(worker, activity, room->encoded, message);
+    append(worker, &activity->lanes, room->encoded, message);
     if (worker->tides.count + worker->conf->history_types > 0 &&
         activity->lanes.next[message->lane] != number)
         tide_appended(worker, room, message, number);
+    spread(worker, activity, message);
 }
 
 void rooms_expire(struct worker *worker)

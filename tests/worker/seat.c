@@ -187,7 +187,13 @@ static struct message *make_message(const struct seat *seat, const char *room,
 
 void seat_deliver(struct seat *seat, const char *room, uint64_t epoch, uint64_t n)
 {
-    struct message *message = make_message(seat, room, (struct history_point){epoch, n}, 0);
+    seat_deliver_large(seat, room, epoch, n, 0);
+}
+
+void seat_deliver_large(struct seat *seat, const char *room, uint64_t epoch, uint64_t n,
+                        size_t bytes)
+{
+    struct message *message = make_message(seat, room, (struct history_point){epoch, n}, bytes);
     assert_true(worker_deliver(seat->worker, message));
     message_unref(message);
     worker_wake(seat->worker);

@@ -44,6 +44,8 @@ void seat_live_at(struct seat *seat, const char *room,
                   const struct history_point points[LANE_COUNT]);
 /* A message of the room's normal lane; its data is the number. epoch 0: without number. */
 void seat_deliver(struct seat *seat, const char *room, uint64_t epoch, uint64_t n);
+void seat_deliver_large(struct seat *seat, const char *room, uint64_t epoch, uint64_t n,
+                        size_t bytes);
 /* Answers COMMAND_ASK_HISTORY: messages first to last of the normal lane, of `bytes` each at least. */
 void seat_history(struct seat *seat, const char *room, uint64_t epoch, uint64_t first,
                   uint64_t last, size_t bytes);

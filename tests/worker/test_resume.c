@@ -24,6 +24,13 @@ static int set_up_small(void **state)
     return 0;
 }
 
+static int set_up_small_logs(void **state)
+{
+    static const char *const overrides[] = {"limits.log_bytes=1m", "lane.normal.bytes=8m", NULL};
+    *state = seat_open(overrides);
+    return 0;
+}
+
 static int tear_down(void **state)
 {
     seat_close(*state);
@@ -454,6 +461,17 @@ static void viewers_that_go_while_they_wait__leave_nothing(void **state)
     guest_close(other);
 }
 
+static void log_that_is_trimmed_at_once__has_no_place_for_a_number(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *guest = first_in(seat, "r", E, 5);
+    seat_deliver_large(seat, "r", E, 6, 700000); /* more than limits.log_bytes in both encodings */
+    assert_non_null(strstr(guest_hear(guest), "\"op\":\"skipped\""));
+    seat_deliver(seat, "r", E, 7);
+    guest_expect(guest, "7");
+    guest_close(guest);
+}
+
 int run_resume_tests(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -479,6 +497,8 @@ int run_resume_tests(void)
         cmocka_unit_test_setup_teardown(replays__are_bounded_and_given_back, set_up_small,
                                         tear_down),
         CASE(viewers_that_go_while_they_wait__leave_nothing),
+        cmocka_unit_test_setup_teardown(log_that_is_trimmed_at_once__has_no_place_for_a_number,
+                                        set_up_small_logs, tear_down),
     };
 #undef CASE
     return cmocka_run_group_tests_name("resume", tests, NULL, NULL);
