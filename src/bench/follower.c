@@ -38,6 +38,9 @@ static void count_code(struct follow_code *codes, struct bytes text)
     if (code->count++ == 0)
         snprintf(code->text, sizeof(code->text), "%.*s", (int)(code < last ? text.len : 5),
                  code < last ? text.data : "other");
+    for (char *at = code->text; *at; at++) /* what a server says goes into JSON */
+        if (*at < '-' || *at > 'z' || *at == '\\')
+            *at = '?';
 }
 
 void follower_drop(struct follow *follow, struct follower *viewer, uint64_t pause_ns)
@@ -213,13 +216,13 @@ static bool quick_id(struct bytes payload, struct bytes *id)
 
 static void on_text(struct follow *follow, struct follower *viewer, struct bytes payload)
 {
-    struct json_field fields[FIELDS] = {[OP] = {"op"},
-                                        [TYPE] = {"type"},
-                                        [ID] = {"id"},
-                                        [ROOM] = {"room"},
-                                        [AFTER] = {"after"},
-                                        [CODE] = {"code"},
-                                        [RETRY] = {"retry_after_ms"}};
+    struct json_field fields[FIELDS] = {[OP] = {.name = "op"},
+                                        [TYPE] = {.name = "type"},
+                                        [ID] = {.name = "id"},
+                                        [ROOM] = {.name = "room"},
+                                        [AFTER] = {.name = "after"},
+                                        [CODE] = {.name = "code"},
+                                        [RETRY] = {.name = "retry_after_ms"}};
     char scratch[HISTORY_ID_MAX + 1];
     struct bytes id;
     if (quick_id(payload, &id))

@@ -74,7 +74,7 @@ struct history_read {
     struct node *node;
     struct history_wait *wait; /* NULL: for viewers, or its room is gone */
     uint64_t askers;           /* workers that wait for it */
-    uint32_t asked_ms;
+    uint64_t asked_ms;
     enum lane lane;
     uint8_t name_len;
     char name[];

@@ -117,7 +117,7 @@ static int read_process(struct history_read *read)
 
 int history_read_start(struct history_read *read, struct history_point after)
 {
-    read->asked_ms = (uint32_t)uv_now(&read->node->loop);
+    read->asked_ms = uv_now(&read->node->loop);
     return broker_has_commands(read->node->broker) ? read_redis(read, after) : read_process(read);
 }
 

@@ -118,8 +118,14 @@ static void join(struct worker *worker, struct viewer *viewer, const struct inte
     struct room *room =
         result == JOIN_NO_MEMORY ? NULL : room_find(worker, name, map_hash(name.data, name.len));
     if (room && wants->has_after && worker->conf->history_types > 0) {
-        if (!resume_join(worker, room_member(viewer, room), wants, result != JOIN_HELD))
+        if (!resume_join(worker, room_member(viewer, room), wants, result != JOIN_HELD)) {
+            if (result != JOIN_HELD)
+                room_leave(worker, room_member(viewer, room));
             room = NULL;
+        }
+    } else if (result == JOIN_HELD &&
+               resume_join_again(worker, room_member(viewer, room), &wants->ref)) {
+        return;
     } else if (room &&
                result != JOIN_WAITS) { /* else it is answered when its subscription stands */
         counts_fill_joined(room, &joined);

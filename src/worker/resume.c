@@ -130,7 +130,7 @@ static bool read_replay(struct resume_lane *to, const struct room *room, struct 
 /* Was history read a moment ago? Without this whoever has been away for long, or made it up, would have it read again. */
 static bool is_read(const struct worker *worker, const struct tide_lane *tide)
 {
-    return tide->kept_n > 0 && worker->now_ms - tide->kept_ms < worker->conf->history.replay_ms;
+    return tide->kept_n > 0 && clock_ms() - tide->kept_ms < worker->conf->history.replay_ms;
 }
 
 /* Where one lane goes on, as far as this worker can tell now. */
@@ -161,10 +161,18 @@ static enum placed place(struct worker *worker, struct resume *resume, const str
 
 void resume_tell_stand(const struct worker *worker, const struct room *room, struct reply *joined)
 {
-    const struct tide *tide = tide_of(worker, room);
+    struct tide *tide = tide_of(worker, room);
     joined->has_after = worker->conf->history_types > 0;
-    for (int lane = 0; lane < LANE_COUNT; lane++)
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
         joined->after[lane] = tide ? tide->lanes[lane].last : (struct history_point){0};
+        if (tide)
+            tide->lanes[lane].gap_told = false; /* not to this one, who goes on behind the notice */
+    }
+}
+
+static bool is_asking(const struct worker *worker, const struct tide_lane *tide)
+{
+    return tide->asking && worker->now_ms - tide->asked_ms < worker->conf->history.wait_ms;
 }
 
 static void ask(struct worker *worker, const struct room *room, struct tide_lane *tide, int lane)
@@ -188,9 +196,9 @@ static void set_gap(struct worker *worker, struct resume_lane *lane)
 }
 
 /* Is what history had read after the viewer came, so that it has what the viewer has, or lost it? */
-static bool is_news(uint32_t asked_ms, const struct resume *resume)
+static bool is_news(uint64_t asked_ms, const struct resume *resume)
 {
-    return (int32_t)(asked_ms - resume->came_ms) > 0;
+    return asked_ms > resume->came_ms;
 }
 
 /* A viewer that has more than this worker, and history read in the meantime: either lost what it has, or this worker is late. */
@@ -209,6 +217,7 @@ static bool try_lane(struct worker *worker, struct resume *resume, struct tide *
     struct tide_lane *of = &tide->lanes[lane];
     if (resume->viewer->passive && lane != LANE_HIGH) {
         lane_end(at, RESUME_LIVE);
+        at->left_out = true;
         return true;
     }
     enum placed placed = place(worker, resume, tide->room, of, lane);
@@ -224,7 +233,7 @@ static bool try_lane(struct worker *worker, struct resume *resume, struct tide *
     else if (placed == PLACED_OLD || placed == PLACED_AHEAD) {
         lane_end(at, placed == PLACED_AHEAD ? RESUME_AHEAD : RESUME_ASKED);
         list_append(&of->waiting, &at->link);
-        if (placed == PLACED_OLD && !of->asking)
+        if (placed == PLACED_OLD && !is_asking(worker, of))
             ask(worker, tide->room, of, lane);
     }
     return placed != PLACED_LATER;
@@ -277,13 +286,13 @@ static void prepare(struct worker *worker, const struct resume *resume, struct a
     counts_fill_joined(room, &told->joined);
     resume_tell_stand(worker, room, &told->joined);
     for (int lane = 0; lane < LANE_COUNT; lane++) {
-        if (resume->lanes[lane].state == RESUME_GAP) {
+        bool gap = resume->lanes[lane].state == RESUME_GAP;
+        if (gap)
             add_gap(told, (enum lane)lane, resume->after[lane]);
-            /* Where `joined` says that the lane stands, however long ago it was placed. */
+        if (gap || resume->lanes[lane].left_out) /* from where `joined` says that the lane stands */
             resume->member->cursor[lane] = room_next(room)[lane];
-        } else if (!(resume->viewer->passive && lane != LANE_HIGH)) {
+        else
             told->joined.after[lane] = resume->after[lane];
-        }
     }
 }
 
@@ -341,7 +350,7 @@ static void resume_begin(struct worker *worker, struct resume *resume)
     struct tide *tide = tide_of(worker, room);
     resume->begun = true;
     resume->since_ms = worker->now_ms;
-    resume->came_ms = (uint32_t)clock_ms();
+    resume->came_ms = clock_ms();
     list_append(&worker->resumes, &resume->link);
     bool has = false;
     for (int lane = 0; lane < LANE_COUNT; lane++)
@@ -358,24 +367,40 @@ static void resume_begin(struct worker *worker, struct resume *resume)
         resume_answer(worker, resume);
 }
 
-bool resume_join(struct worker *worker, struct member *member, const struct intent *intent,
-                 bool fresh)
+static void tell_overtaken(struct worker *worker, const struct resume *held)
 {
-    struct resume *held = resume_of(member);
-    fresh |= held && !held->joined && held->fresh;
-    if (held && held->begun && !held->joined && held->ref.present)
+    if (held->begun && !held->joined && held->ref.present)
         reply_send(worker, held->viewer,
                    &(struct reply){.kind = REPLY_ERROR,
                                    .ref = held->ref,
                                    .error_code = ERROR_UNAVAILABLE,
                                    .text = "a later join of this room took this one's place",
                                    .retry_after_ms = 1000});
-    if (held)
+}
+
+bool resume_join(struct worker *worker, struct member *member, const struct intent *intent,
+                 bool fresh)
+{
+    struct resume *held = resume_of(member);
+    fresh |= held && !held->joined && held->fresh;
+    if (held) {
+        tell_overtaken(worker, held);
         resume_free(worker, held);
+    }
     struct resume *resume = resume_create(worker, member, intent, fresh);
     if (resume && member->room->live)
         resume_begin(worker, resume);
     return resume;
+}
+
+bool resume_join_again(struct worker *worker, struct member *member, const struct intent_ref *ref)
+{
+    struct resume *resume = resume_of(member);
+    if (!resume || !resume->begun || resume->joined)
+        return false;
+    tell_overtaken(worker, resume);
+    resume->ref = *ref;
+    return true;
 }
 
 struct intent_ref resume_unanswered(const struct member *member)
@@ -402,7 +427,7 @@ bool resume_live(struct worker *worker, struct member *member, const struct inte
 static void keep_answer(struct tide_lane *of, const struct history_batch *batch)
 {
     bool same = batch->last.epoch == of->last.epoch;
-    if (!same && (int32_t)(batch->asked_ms - of->epoch_ms) <= 0)
+    if (!same && batch->asked_ms <= of->epoch_ms)
         return;
     if (batch->count > 0 && (same || of->last.epoch == 0))
         of->kept_n = batch->first;
@@ -521,6 +546,11 @@ static void replay_end(struct worker *worker, struct replay *replay)
                              .room = bytes_of(name, room->name_len),
                              .lane = replay->lane,
                              .after = history_id_format(replay->lane, came, id)};
+        if (!lane->resume
+                 ->joined) { /* it waits for another lane still, and is to be told of neither */
+            resume_fail(worker, lane->resume);
+            continue;
+        }
         finish_lane(worker, lane->resume, replay->lane);
         if (whole)
             continue;
@@ -563,7 +593,7 @@ static void resume_expire(struct worker *worker, struct resume *resume, struct t
     list_remove(&resume->link);
     list_append(&worker->resumes, &resume->link);
     for (int lane = 0; lane < LANE_COUNT; lane++) {
-        if (asks & 1u << lane && !tide->lanes[lane].asking)
+        if (asks & 1u << lane && !is_asking(worker, &tide->lanes[lane]))
             ask(worker, tide->room, &tide->lanes[lane], lane);
     }
 }
@@ -581,13 +611,7 @@ void resume_tick(struct worker *worker)
         struct resume *first = CONTAINER_OF(worker->resumes.next, struct resume, link);
         if (worker->now_ms - first->since_ms < worker->conf->history.wait_ms)
             break;
-        struct tide *tide = tide_of(worker, first->member->room);
-        for (int lane = 0; tide && lane < LANE_COUNT; lane++) {
-            struct tide_lane *of = &tide->lanes[lane];
-            if (worker->now_ms - of->asked_ms >= worker->conf->history.wait_ms)
-                of->asking = false; /* no answer: the next one asks anew */
-        }
-        resume_expire(worker, first, tide);
+        resume_expire(worker, first, tide_of(worker, first->member->room));
     }
     while (!list_empty(&worker->replays)) {
         struct replay *oldest = CONTAINER_OF(worker->replays.next, struct replay, link);

@@ -35,6 +35,7 @@ struct resume_lane {
     struct replay *replay;
     uint32_t cursor;
     enum resume_state state;
+    bool left_out; /* the viewer was passive: it takes no place in this lane */
 };
 
 /* A viewer on its way back into one room. */
@@ -45,7 +46,7 @@ struct resume {
     struct member *member;
     struct intent_ref ref;
     uint32_t since_ms;
-    uint32_t came_ms; /* by the clock */
+    uint64_t came_ms; /* by the clock */
     bool fresh;       /* it was not in the room before */
     bool begun;       /* the room is live */
     bool joined;      /* told */
@@ -70,11 +71,11 @@ struct replay {
 
 struct tide_lane {
     struct history_point last;
-    uint32_t epoch_ms; /* by the clock: since when it is known */
+    uint64_t epoch_ms; /* by the clock: since when it is known */
     uint64_t since_n;  /* frames from number `since` on hold since_n + 1 and all that follow */
     struct history_point kept; /* the last one that history had at kept_ms */
     uint64_t kept_n;           /* and the first of the lane's epoch; 0: not read */
-    uint32_t kept_ms;
+    uint64_t kept_ms;          /* by the clock */
     uint32_t since;
     bool gap_told; /* the hole before the next number */
     bool asking;
@@ -121,6 +122,8 @@ void resume_tell_stand(const struct worker *worker, const struct room *room, str
 /* The viewer joined with `after`; it is answered at once or later. fresh: it was not in before. Returns false when memory is out. */
 bool resume_join(struct worker *worker, struct member *member, const struct intent *intent,
                  bool fresh);
+/* The viewer joins once more, without `after`, while it waits: true when this ref is answered in place of the earlier one's. */
+bool resume_join_again(struct worker *worker, struct member *member, const struct intent_ref *ref);
 /* The ref of a join with `after` that waits for history. */
 struct intent_ref resume_unanswered(const struct member *member);
 /* The room came to life: true when this member is answered by its resume. ref: of the last join that waited for that; NULL: forgotten for want

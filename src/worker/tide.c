@@ -5,6 +5,8 @@
 
 #include <stdlib.h>
 
+enum { FAR = 1 << 30 };
+
 struct tide *tide_of(const struct worker *worker, const struct room *room)
 {
     for (struct map_node *at = map_chain(&worker->tides, room->node.hash); at; at = at->next) {
@@ -45,7 +47,7 @@ void tide_start(struct worker *worker, struct room *room, struct bytes points)
         if (!tide)
             return;
         tide->lanes[lane].last = at[lane];
-        tide->lanes[lane].epoch_ms = (uint32_t)clock_ms();
+        tide->lanes[lane].epoch_ms = clock_ms();
         tide->lanes[lane].since_n = at[lane].n;
         tide->lanes[lane].since = room_next(room)[lane];
     }
@@ -77,8 +79,8 @@ struct message *tide_gap(const struct worker *worker, const struct room *room,
     char text[HISTORY_ID_MAX + 1];
     const struct tide *tide = message->point.epoch != 0 ? tide_of(worker, room) : NULL;
     const struct tide_lane *lane = tide ? &tide->lanes[message->lane] : NULL;
-    if (!lane || lane->gap_told || lane->last.epoch != message->point.epoch ||
-        message->point.n == lane->last.n + 1)
+    if (!lane || lane->gap_told || lane->last.epoch == 0 ||
+        (lane->last.epoch == message->point.epoch && message->point.n == lane->last.n + 1))
         return NULL;
     struct message_parts parts = {.id = history_id_format(message->lane, lane->last, text)};
     struct message *gap = message_create(MESSAGE_GAP, message->room, &parts);
@@ -117,13 +119,14 @@ void tide_appended(struct worker *worker, struct room *room, const struct messag
     if (message->kind == MESSAGE_GAP)
         of->gap_told = true;
     if (at.epoch != 0) {
-        if (at.epoch != of->last.epoch || at.n != of->last.n + 1) {
+        bool far = number - of->since > FAR; /* of numbers modulo 2^32 */
+        if (at.epoch != of->last.epoch || at.n != of->last.n + 1 || far) {
             of->since = number;
             of->since_n = at.n - 1;
         }
         if (at.epoch != of->last.epoch) {
             of->kept_n = 0;
-            of->epoch_ms = (uint32_t)clock_ms();
+            of->epoch_ms = clock_ms();
         }
         of->last = at;
         of->gap_told = false;

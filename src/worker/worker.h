@@ -121,7 +121,7 @@ enum {
 struct history_batch {
     _Atomic uint32_t refs;
     int error;                 /* 0, or BROKER_ERR_…: nothing is known */
-    uint32_t asked_ms;         /* monotonic: what came before is in it */
+    uint64_t asked_ms;         /* monotonic: what came before is in it */
     struct history_point last; /* of the lane; epoch 0: it has none */
     uint64_t first;            /* number of the first message */
     uint32_t count;

@@ -23,7 +23,7 @@ import { Follow } from './lib_follow.mjs';
 import { startPublisher } from './lib_publisher.mjs';
 
 const viewers = Number(process.env.HALLEY_CHAOS_VIEWERS || (sanitized ? 60 : 200));
-const seconds = Number(process.env.HALLEY_CHAOS_SECONDS || 10);
+const seconds = Number(process.env.HALLEY_CHAOS_SECONDS || 8);
 const returns = Number(process.env.HALLEY_CHAOS_RETURNS || (sanitized ? 300 : 2000));
 // Of the messages: many viewers get shorter ones.
 const padBytes = viewers > 500 ? 400 : 1800;

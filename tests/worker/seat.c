@@ -199,6 +199,17 @@ void seat_deliver_large(struct seat *seat, const char *room, uint64_t epoch, uin
     worker_wake(seat->worker);
 }
 
+void seat_gap(struct seat *seat, const char *room)
+{
+    const struct message_parts none = {0};
+    struct message *gap = message_create(MESSAGE_GAP, bytes_str(room), &none);
+    assert_non_null(gap);
+    gap->lane = seat->lane;
+    assert_true(worker_deliver(seat->worker, gap));
+    message_unref(gap);
+    worker_wake(seat->worker);
+}
+
 static void post_batch(struct seat *seat, const char *room, struct history_batch *batch)
 {
     struct command *command = command_of(COMMAND_HISTORY, room, (struct bytes){0});
@@ -215,7 +226,7 @@ void seat_history(struct seat *seat, const char *room, uint64_t epoch, uint64_t 
     struct history_batch *batch = calloc(1, sizeof(*batch) + count * sizeof(struct message *));
     assert_non_null(batch);
     batch->last = (struct history_point){epoch, last};
-    batch->asked_ms = (uint32_t)clock_ms();
+    batch->asked_ms = clock_ms();
     batch->first = first;
     batch->count = count;
     for (uint32_t i = 0; i < count; i++)

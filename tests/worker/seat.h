@@ -46,6 +46,8 @@ void seat_live_at(struct seat *seat, const char *room,
 void seat_deliver(struct seat *seat, const char *room, uint64_t epoch, uint64_t n);
 void seat_deliver_large(struct seat *seat, const char *room, uint64_t epoch, uint64_t n,
                         size_t bytes);
+/* The node's notice that messages may be missing here. */
+void seat_gap(struct seat *seat, const char *room);
 /* Answers COMMAND_ASK_HISTORY: messages first to last of the normal lane, of `bytes` each at least. */
 void seat_history(struct seat *seat, const char *room, uint64_t epoch, uint64_t first,
                   uint64_t last, size_t bytes);

@@ -61,6 +61,25 @@ static struct guest *next_in(struct seat *seat, const char *room)
     return guest;
 }
 
+/* Both lanes have numbers: the high one stands at 3, the normal one at 5. */
+static struct guest *first_in_both(struct seat *seat)
+{
+    const struct history_point points[LANE_COUNT] = {[LANE_HIGH] = {E, 3}, [LANE_NORMAL] = {E, 5}};
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, "r", 0, 0);
+    free(seat_command(seat, COMMAND_HOLD));
+    seat_live_at(seat, "r", points);
+    guest_expect(guest, "joined");
+    return guest;
+}
+
+static void answer_high(struct seat *seat)
+{
+    seat->lane = LANE_HIGH;
+    seat_history(seat, "r", E, 1, 3, 0);
+    seat->lane = LANE_NORMAL;
+}
+
 static void joined__tells_where_the_lane_stands(void **state)
 {
     struct seat *seat = *state;
@@ -178,7 +197,7 @@ static void older_epoch__is_a_gap_without_a_read(void **state)
     guest_join(guest, "r", OLDER, 2);
     guest_expect(guest, "gap joined");
     seat_deliver(seat, "r", F, 1); /* now the room's epoch ends */
-    guest_expect(guest, "1");
+    guest_expect(guest, "gap 1");
     guest_join(guest, "r", E, 5);
     guest_expect(guest, "gap joined");
     assert_int_equal(seat_count(seat, COMMAND_ASK_HISTORY), 0);
@@ -194,7 +213,7 @@ static void later_epoch__is_waited_for(void **state)
     seat_deliver(seat, "r", F, 1);
     seat_deliver(seat, "r", F, 2);
     guest_expect(guest, "joined 2");
-    guest_expect(other, "1 2");
+    guest_expect(other, "gap 1 2");
     guest_close(guest);
     guest_close(other);
 }
@@ -274,12 +293,7 @@ static void read_from_before_a_hole_in_the_log__loses_nobodys_place(void **state
 static void lane_with_a_gap__goes_on_from_where_joined_says(void **state)
 {
     struct seat *seat = *state;
-    struct history_point points[LANE_COUNT] = {[LANE_HIGH] = {E, 3}, [LANE_NORMAL] = {E, 5}};
-    struct guest *guest = guest_open(seat);
-    guest_join(guest, "r", 0, 0);
-    free(seat_command(seat, COMMAND_HOLD));
-    seat_live_at(seat, "r", points);
-    guest_expect(guest, "joined");
+    struct guest *guest = first_in_both(seat);
     struct guest *other = next_in(seat, "r");
     /* The normal lane's place is lost at once, the high lane's is waited for. */
     guest_say(guest,
@@ -288,9 +302,7 @@ static void lane_with_a_gap__goes_on_from_where_joined_says(void **state)
     seat_deliver(seat, "r", E, 6);
     seat_deliver(seat, "r", E, 7);
     guest_expect(other, "6 7");
-    seat->lane = LANE_HIGH;
-    seat_history(seat, "r", E, 1, 3, 0);
-    seat->lane = LANE_NORMAL;
+    answer_high(seat);
     guest_expect(guest, "gap");
     assert_non_null(strstr(guest_hear(guest), "\"after\":[\"h.100.1\",\"n.100.7\"]"));
     guest_expect(guest, "2 3");
@@ -371,7 +383,7 @@ static void history_of_another_epoch__is_not_read_again_and_again(void **state)
     }
     assert_int_equal(seat_count(seat, COMMAND_ASK_HISTORY), 0);
     seat_deliver(seat, "r", F, 5);
-    guest_expect(guest, "5");
+    guest_expect(guest, "gap 5");
     guest_join(guest, "r", F, 2); /* of the new epoch it is */
     free(seat_command(seat, COMMAND_ASK_HISTORY));
     seat_history(seat, "r", F, 1, 5, 0);
@@ -461,6 +473,78 @@ static void viewers_that_go_while_they_wait__leave_nothing(void **state)
     guest_close(other);
 }
 
+static void replay_that_ends_before_joined__is_no_gap(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in_both(seat);
+    struct guest *guest = guest_open(seat);
+    guest_say(other,
+              "{\"op\":\"join\",\"room\":\"r\",\"ref\":1,\"after\":[\"h.100.3\",\"n.100.3\"]}");
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "r", E, 1, 5, 0);
+    guest_expect(other, "joined 4 5");
+    pass_ms(1800); /* of history.replay */
+    guest_say(guest,
+              "{\"op\":\"join\",\"room\":\"r\",\"ref\":1,\"after\":[\"h.100.1\",\"n.100.3\"]}");
+    free(seat_command(seat, COMMAND_ASK_HISTORY)); /* of the high lane */
+    assert_non_null(strstr(guest_hear(guest), "\"code\":\"unavailable\""));
+    guest_close(guest);
+    guest_close(other);
+}
+
+static void pace_that_changes_meanwhile__is_told_by_joined(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in_both(seat);
+    struct guest *guest = guest_open(seat);
+    guest_say(guest, "{\"op\":\"pace\",\"mode\":\"passive\"}");
+    guest_say(guest,
+              "{\"op\":\"join\",\"room\":\"r\",\"ref\":1,\"after\":[\"h.100.1\",\"n.100.3\"]}");
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    guest_say(guest, "{\"op\":\"pace\",\"mode\":\"active\",\"ref\":2}");
+    guest_expect(guest, "ack");
+    seat_deliver(seat, "r", E, 6);
+    guest_expect(other, "6");
+    answer_high(seat);
+    assert_non_null(strstr(guest_hear(guest), "\"after\":[\"h.100.1\",\"n.100.6\"]"));
+    guest_expect(guest, "2 3");
+    seat_deliver(seat, "r", E, 7);
+    guest_expect(guest, "7");
+    guest_close(guest);
+    guest_close(other);
+}
+
+static void plain_join_while_one_waits__takes_its_place(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in(seat, "r", E, 5);
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, "r", E, 3);
+    guest_say(guest, "{\"op\":\"join\",\"room\":\"r\",\"ref\":2}");
+    assert_non_null(strstr(guest_hear(guest), "\"code\":\"unavailable\"")); /* ref 1 */
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "r", E, 1, 5, 0);
+    assert_non_null(strstr(guest_hear(guest), "\"ref\":2"));
+    guest_expect(guest, "4 5");
+    guest_close(guest);
+    guest_close(other);
+}
+
+static void hole_after_a_gap_and_a_join__is_told_again(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *guest = first_in(seat, "r", E, 5);
+    seat_deliver(seat, "r", E, 7);
+    guest_expect(guest, "gap 7");
+    seat_gap(seat, "r");
+    guest_expect(guest, "gap");
+    guest_join(guest, "r", E, 7);
+    guest_expect(guest, "joined");
+    seat_deliver(seat, "r", E, 9);
+    guest_expect(guest, "gap 9");
+    guest_close(guest);
+}
+
 static void log_that_is_trimmed_at_once__has_no_place_for_a_number(void **state)
 {
     struct seat *seat = *state;
@@ -497,6 +581,10 @@ int run_resume_tests(void)
         cmocka_unit_test_setup_teardown(replays__are_bounded_and_given_back, set_up_small,
                                         tear_down),
         CASE(viewers_that_go_while_they_wait__leave_nothing),
+        CASE(replay_that_ends_before_joined__is_no_gap),
+        CASE(pace_that_changes_meanwhile__is_told_by_joined),
+        CASE(plain_join_while_one_waits__takes_its_place),
+        CASE(hole_after_a_gap_and_a_join__is_told_again),
         cmocka_unit_test_setup_teardown(log_that_is_trimmed_at_once__has_no_place_for_a_number,
                                         set_up_small_logs, tear_down),
     };
