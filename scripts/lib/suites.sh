@@ -62,9 +62,9 @@ lvs_outlasts_heartbeats() {
         printf 'not found: lvs_timeouts tcp in %s, or interval, max, timeout of heartbeat in %s\n' "$1" "$2"
         return 1
     fi
-    silent=$(((interval > max ? interval : max) + timeout))
+    silent=$(((interval > max ? interval : max) + 5000 + timeout))
     if ((tcp * 1000 <= silent)); then
-        printf '%s: lvs_timeouts tcp %s is not above heartbeat.max + heartbeat.timeout = %s s of %s: raise it\n' \
+        printf '%s: lvs_timeouts tcp %s is not above heartbeat.max + 5 s + heartbeat.timeout = %s s of %s: raise it\n' \
             "$1" "$tcp" $((silent / 1000)) "$2"
         return 1
     fi

@@ -183,6 +183,33 @@ def widen(_):
         bed.close()
 
 
+def rest(_):
+    """Who was narrowed and does not wait any more has the kernel's own send buffer again after a heartbeat."""
+    bed = Bed()
+    try:
+        bed.thin_link(far=True)
+        node = bed.start_node(tcp__congestion="cubic", heartbeat__interval="1s", heartbeat__timeout="5s")
+        loop = Loop(bed, node.host)
+        viewer = open_room(loop, "room=rest", 1)[0]
+        admin = node.admin()
+
+        def flood():
+            node.http("POST", "/v1/rooms/rest/messages", {"type": "chat", "data": "x" * 900}, admin)
+
+        loop.every(0.2, lambda: keep_alive(viewer))
+        loop.every(0.025, flood)
+        require(loop.run(15, lambda: node.metric("halley_viewers_narrowed") == 1), "the thin link's viewer is narrowed")
+        begin = time.monotonic()
+        loop.jobs.pop()
+        require(loop.run(30, lambda: node.metric("halley_viewers_narrowed") == 0), "it is not any more once it has everything")
+        require(not viewer.closed, "the viewer stays")
+        found = json.loads(node.http("GET", "/v1/users/v0/connections", None, admin)[1])["connections"][0]
+        require(not found["narrowed"], "its connection says so")
+        return f"given back {time.monotonic() - begin:.1f} s after the flood"
+    finally:
+        bed.close()
+
+
 def loss(short):
     """5 % loss each way: nobody is closed, no gift is lost."""
     seconds, count = (40, 30) if short else (600, 50)
@@ -338,7 +365,7 @@ class Killer:
         self.bed, self.options = bed, options
         self.numbers = list(range(1, bed.node_count + 1))
         self.nodes = {number: bed.start_node(number, **options) for number in self.numbers}
-        self.down, self.kills = None, 0
+        self.down, self.last, self.kills = None, None, 0
         self.end = time.monotonic() + seconds
         self.due = time.monotonic() + 2
 
@@ -347,7 +374,9 @@ class Killer:
         if now < self.due or (self.down is None and now > self.end):
             return
         if self.down is None:
-            self.down = random.choice(self.numbers)
+            # A node that came back holds nobody yet: not the same one twice.
+            self.down = random.choice([number for number in self.numbers if number != self.last])
+            self.last = self.down
             self.nodes.pop(self.down).stop()
             self.kills += 1
             self.due = now + 1
@@ -398,7 +427,7 @@ class Followers:
 
     def __init__(self, bed, count, addresses):
         bench = os.path.join(os.path.dirname(os.environ["HALLEY_BIN"]), "halley-bench")
-        self.file = tempfile.TemporaryFile("w+")
+        self.file = tempfile.TemporaryFile("a+")
         self.count = count
         self.process = bed.spawn(
             "viewers", bench, "follow", "--url", f"ws://{VIRTUAL}:{PORT}/ws", "--room", "kill", "--viewers", str(count),
@@ -456,7 +485,7 @@ def kill(short):
 
 
 SCENARIOS = {
-    "thin": thin, "far": far, "bbr": bbr, "bloat": bloat, "long": long, "widen": widen,
+    "thin": thin, "far": far, "bbr": bbr, "bloat": bloat, "long": long, "widen": widen, "rest": rest,
     "loss": loss, "nat": nat, "halfopen": halfopen, "balance": balance, "kill": kill,
 }
 

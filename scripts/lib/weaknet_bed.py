@@ -259,7 +259,7 @@ class Node:
 
     def __init__(self, bed, number, options):
         self.bed, self.part, self.host = bed, f"node{number}", f"10.99.{number}.2"
-        self.log = open(f"/tmp/{bed.name(self.part)}.log", "w+b")
+        self.log = open(f"/tmp/{bed.name(self.part)}.log", "a+b")
         os.unlink(self.log.name)
         conf = {
             "server.listen": f"0.0.0.0:{PORT}", "server.node": f"node-{number}", "server.workers": 1,

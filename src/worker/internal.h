@@ -532,6 +532,8 @@ ssize_t write_cut(struct worker *worker, struct viewer *viewer, struct iovec *ru
 
 /* narrow.c: the send buffers of viewers whose writes wait follow what their links carry (tcp.send_delay). */
 void narrow_tick(struct worker *worker);
+/* At the pace of heartbeats: who does not wait has the kernel's own buffer again. */
+void narrow_rest(struct worker *worker, struct viewer *viewer);
 void narrow_end(struct worker *worker, struct viewer *viewer);
 
 /* turnaway.c */

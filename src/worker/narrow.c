@@ -89,6 +89,14 @@ void narrow_tick(struct worker *worker)
     }
 }
 
+void narrow_rest(struct worker *worker, struct viewer *viewer)
+{
+    if (!viewer->narrowed || viewer->blocked)
+        return;
+    sendbuf_set(viewer->fd, 0, NARROW_MOST_BYTES);
+    set_narrowed(worker, viewer, false);
+}
+
 void narrow_end(struct worker *worker, struct viewer *viewer)
 {
     set_narrowed(worker, viewer, false);

@@ -99,6 +99,7 @@ void viewer_on_timer(struct worker *worker, struct viewer *viewer)
     case VIEWER_DEAD:
         break;
     default: {
+        narrow_rest(worker, viewer);
         uint32_t next = check_upgraded(worker, viewer);
         if (next > 0 && viewer->state < VIEWER_CLOSING)
             viewer_set_timer(worker, viewer, next);

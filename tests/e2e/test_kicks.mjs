@@ -128,16 +128,18 @@ for (const [what, node, query] of [
 
 await check('a real client that waits for its 40 stays away', async () => {
     const events = [];
+    const before = await open.metric('halley_closes_total', 'reason="kicked"');
+    const kicked = () => until(async () => (await open.metric('halley_closes_total', 'reason="kicked"')) > before, 'kicked');
     const socket = require('socket.io-client').io(`http://127.0.0.1:${open.port}`, {
         transports: ['websocket'],
         forceNew: true,
         query: { user: 'rita' },
         // Its 40 waits for this.
-        auth: (send) => kick('rita').then(() => setTimeout(send, 300)),
+        auth: (send) => kick('rita').then(kicked).then(send),
     });
     atEnd(() => socket.close());
     for (const event of ['connect', 'disconnect', 'connect_error']) socket.on(event, () => events.push(event));
-    await until(async () => (await open.metric('halley_closes_total', 'reason="kicked"')) > 1, 'kicked');
+    await kicked();
     await until(async () => (await open.viewers()) === 0, 'gone');
     await new Promise((resolve) => setTimeout(resolve, 2500)); // it would come back after 1 s at most
     assert(!events.includes('connect'), `events: ${events}`);

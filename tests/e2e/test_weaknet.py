@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 from lib import HALLEY_BIN, ROOT, check, equal, finish, skip, until  # noqa: E402
 
 WEAKNET = os.path.join(ROOT, "scripts/weaknet")
-SCENARIOS = ("thin", "far", "bbr", "bloat", "long", "widen", "loss", "nat", "halfopen", "balance", "kill")
+SCENARIOS = ("thin", "far", "bbr", "bloat", "long", "widen", "rest", "loss", "nat", "halfopen", "balance", "kill")
 UNAVAILABLE = 69
 
 
