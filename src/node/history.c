@@ -211,6 +211,8 @@ static void give_up(struct node *node, struct history_wait *wait, const char *wh
                 LOG_STR("why", why));
     metric_add(&node->metrics.history_holes_left, 1);
     wait_end(node, wait);
+    if (wait->cut) /* perhaps nothing comes that would show what is missing */
+        history_late_begin(node, room, wait->lane);
     if (!lane->unsure || wait->cut)
         tell_gap(node, room, wait->lane);
     skip_hole(node, wait);
@@ -265,6 +267,8 @@ void history_wanted(struct node *node, struct bytes name, enum lane lane)
 {
     struct history_room *room = history_room_find(&node->history, name);
     struct history_lane *at = room ? &room->lanes[lane] : NULL;
+    if (at && at->late && !at->unsure)
+        history_late_wanted(node, at->late);
     if (!at || !at->unsure || at->wait || uv_now(&node->loop) < at->blind_until_ms)
         return;
     struct history_wait *wait = wait_start(node, room, lane, false);
@@ -284,6 +288,8 @@ unsigned history_cut(struct node *node, struct bytes name, unsigned lanes)
         if (!lane->wait && !wait_start(node, room, (enum lane)i, true))
             continue;
         lane->wait->cut = true;
+        if (lane->late)
+            history_late_drop_read(lane->late);
         if (lane->wait->read) { /* sent while messages were still being missed */
             lane->wait->read->wait = NULL;
             lane->wait->read = NULL;
@@ -301,6 +307,7 @@ void history_forget(struct node *node, struct bytes name)
         return;
     for (int lane = 0; lane < LANE_COUNT; lane++) {
         struct history_wait *wait = room->lanes[lane].wait;
+        history_late_end(&room->lanes[lane]);
         if (!wait)
             continue;
         wait_end(node, wait);
@@ -415,6 +422,7 @@ static void fill(struct node *node, struct history_wait *wait, const struct hist
     struct history_room *room = wait->room;
     struct history_lane *lane = &room->lanes[wait->lane];
     wait_end(node, wait);
+    history_late_end(lane);
     struct history_lane settled = *lane;
     bool whole = history_settle(&settled, wait, found);
     if (!whole)
@@ -431,10 +439,21 @@ static void fill(struct node *node, struct history_wait *wait, const struct hist
     wait_free(wait);
 }
 
+void history_fill(struct node *node, struct history_room *room, enum lane lane,
+                  const struct history_found *found)
+{
+    struct history_wait *wait = wait_start(node, room, lane, false);
+    if (!wait)
+        return;
+    wait->wanted = true;
+    fill(node, wait, found);
+}
+
 void history_found(struct history_read *read, const struct history_found *found)
 {
     struct node *node = read->node;
     struct history_wait *wait = read->wait;
+    struct history_late *late = read->late;
     if (read->askers != 0)
         history_answer(read, found);
     history_read_free(read);
@@ -442,6 +461,8 @@ void history_found(struct history_read *read, const struct history_found *found)
         fill(node, wait, found);
     else if (wait)
         ask_later(node, &wait->room->lanes[wait->lane], RETRY_MS);
+    else if (late && found->error == 0)
+        history_late_found(node, late, found);
 }
 
 /* ---- time */
@@ -464,7 +485,8 @@ static void on_timer(uv_timer_t *timer)
             wait_ask(node, wait);
     }
     history_stands_tick(node, now);
-    if (list_empty(&history->waits) && list_empty(&history->stands))
+    history_lates_tick(node);
+    if (list_empty(&history->waits) && list_empty(&history->stands) && list_empty(&history->lates))
         uv_timer_stop(timer);
 }
 
@@ -478,6 +500,7 @@ void history_init(struct node *node)
 {
     list_init(&node->history.waits);
     list_init(&node->history.stands);
+    list_init(&node->history.lates);
     list_init(&node->history.reads);
     uv_timer_init(&node->loop, &node->history.timer);
     node->history.timer.data = node;

@@ -8,6 +8,9 @@
  * one up, and a large one would have all that follow taken for repeats: such a message goes on without its number, and moves nothing.
  * While history can't be read a number is believed up to history.length further on.
  *
+ * A lane that gave up on a cut is late: it flows, and history is read with growing pauses, by half of history.reads at most, until what it
+ * missed is passed on, whether or not anything is published.
+ *
  * A room has a struct here only once a message with a number is known of. Where no worker holds the room it is forgotten, and its
  * numbers are read again before the next viewer is told that it is in.
  *
@@ -41,10 +44,22 @@ struct history_wait {
     struct buf messages;       /* struct message *, in the order in which they came */
 };
 
+/* A lane that missed a cut from Redis and is told of a gap: history is read until that succeeds. */
+struct history_late {
+    struct link link; /* on history.lates */
+    struct history_room *room;
+    enum lane lane;
+    uint32_t pause_ms; /* after the last read */
+    uint64_t asked_ms;
+    struct history_read *read; /* under way */
+    struct history_point after;
+};
+
 struct history_lane {
     struct history_point last; /* passed on; epoch 0: nothing was yet, of any epoch */
     uint64_t read_n; /* up to here, in last.epoch, what comes was had from history: a repeat */
     struct history_wait *wait; /* NULL: it flows */
+    struct history_late *late; /* NULL: it is not behind */
     uint64_t ask_at_ms;        /* history is not asked before */
     uint64_t blind_until_ms;   /* unsure: until then nothing waits for a read */
     bool unsure; /* messages behind `last` were passed on, or not, and without number */
@@ -72,8 +87,9 @@ struct history_read {
     struct link link;
     struct map_node by_lane; /* those for viewers, by room and lane */
     struct node *node;
-    struct history_wait *wait; /* NULL: for viewers, or its room is gone */
-    uint64_t askers;           /* workers that wait for it */
+    struct history_wait *wait; /* NULL: for viewers or a late lane, or its room is gone */
+    struct history_late *late;
+    uint64_t askers; /* workers that wait for it */
     uint64_t asked_ms;
     enum lane lane;
     uint8_t name_len;
@@ -84,6 +100,7 @@ struct history {
     struct map rooms;
     struct link waits;
     struct link stands;
+    struct link lates;
     struct link reads;
     struct map reads_by_lane;
     uint32_t read_count;
@@ -118,7 +135,7 @@ void history_points(const struct node *node, struct bytes room,
 void history_take(struct node *node, struct message *message, bool numbers_only);
 /* After a cut from Redis. Returns the lanes that are to be told of a gap; the others are looked after. */
 unsigned history_cut(struct node *node, struct bytes room, unsigned lanes);
-/* A viewer wants to go on in a lane: where that stands is not known (its read failed), it is read now. */
+/* A viewer wants to go on in a lane: where that stands is not known (its read failed), or it is late, it is read now. */
 void history_wanted(struct node *node, struct bytes room, enum lane lane);
 /* A worker's viewers want the newest messages: COMMAND_HISTORY follows. */
 void history_ask(struct node *node, const struct command *command);
@@ -127,6 +144,20 @@ void history_ask(struct node *node, const struct command *command);
 struct history_room *history_room_find(const struct history *history, struct bytes name);
 /* NULL: memory is out. Only for rooms that some worker holds: who lets go of it frees it. */
 struct history_room *history_room_create(struct node *node, struct bytes name);
+
+/* A read without a wait: what it found behind the lane's last message goes out. */
+void history_fill(struct node *node, struct history_room *room, enum lane lane,
+                  const struct history_found *found);
+
+/* history_late.c */
+void history_late_begin(struct node *node, struct history_room *room, enum lane lane);
+/* There was another cut: what is being read is too old. */
+void history_late_drop_read(struct history_late *late);
+void history_late_end(struct history_lane *lane);
+void history_late_wanted(struct node *node, struct history_late *late);
+void history_late_found(struct node *node, struct history_late *late,
+                        const struct history_found *found);
+void history_lates_tick(struct node *node);
 
 /* history_stand.c: those that are yet to be asked are asked again. */
 void history_stands_tick(struct node *node, uint64_t now);

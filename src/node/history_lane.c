@@ -39,7 +39,7 @@ void history_advance(struct history_lane lanes[LANE_COUNT], enum lane lane, stru
 void history_stand_on(struct history_lane *lane, const struct history_point *point, uint32_t length)
 {
     struct history_point came = lane->last;
-    *lane = (struct history_lane){.wait = lane->wait, .unsure = !point};
+    *lane = (struct history_lane){.wait = lane->wait, .late = lane->late, .unsure = !point};
     if (!point)
         return;
     lane->last = *point;

@@ -31,6 +31,8 @@ void history_read_free(struct history_read *read)
     read->node->history.read_count--;
     if (read->wait)
         read->wait->read = NULL;
+    if (read->late)
+        read->late->read = NULL;
     free(read);
 }
 

@@ -194,6 +194,77 @@ static void cut_from_redis__is_filled(void **state)
     site_expect(site, "c#3");
 }
 
+/* The room stands at a, and missed b and c in a cut after which history could not be read in time. */
+static void cut_without_history(struct site *site)
+{
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    site_expect(site, "a#1");
+    site_let_read(site, false);
+    (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
+    site_publish(site, "r", "b", true);
+    site_publish(site, "r", "c", true);
+    site_expect(site, "gap#1");
+}
+
+static void cut_that_history_could_not_fill__is_filled_once_it_can(void **state)
+{
+    struct site *site = *state;
+    cut_without_history(site);
+    site_for(site, 50); /* the other lanes' */
+    uint64_t gaps = metric_get(&site->node->metrics.gaps);
+    uint64_t before = reads(site);
+    site_for(site, 1800);
+    assert_in_range(reads(site) - before, 6, 9); /* of three lanes, with pauses that grow */
+    site_forge(site, "r", "plain", NULL);
+    site_expect(site, "plain"); /* nothing waits for those reads */
+    site_let_read(site, true);
+    site_expect(site, "b#2 c#3"); /* nobody published, or asked */
+    before = reads(site);
+    publish_all(site, "r", "d");
+    site_for(site, 100);
+    site_expect(site, "d#4");
+    assert_int_equal(reads(site), before);
+    assert_int_equal(metric_get(&site->node->metrics.gaps), gaps); /* it was told already */
+}
+
+static void cut_that_history_could_not_fill__is_filled_when_a_viewer_comes_back(void **state)
+{
+    struct site *site = *state;
+    cut_without_history(site);
+    site_for(site, 1800);
+    site_let_read(site, true);
+    uint64_t since = clock_ms();
+    site_ask_history(site, 0, "r");
+    site_expect(site, "b#2 c#3");
+    assert_in_range(clock_ms() - since, 0, 500); /* the next read by itself is due later */
+}
+
+static void cut_that_history_could_not_fill__is_filled_by_the_next_message(void **state)
+{
+    struct site *site = *state;
+    cut_without_history(site);
+    site_let_read(site, true);
+    publish_all(site, "r", "d");
+    site_expect(site, "b#2 c#3 d#4");
+    uint64_t before = reads(site);
+    site_for(site, 700);
+    assert_int_equal(reads(site), before + 2); /* of the other lanes */
+}
+
+static void room_let_go_while_it_is_behind__is_forgotten(void **state)
+{
+    struct site *site = *state;
+    cut_without_history(site);
+    site_release(site, "r");
+    site_let_read(site, true);
+    site_hold(site, "r");
+    assert_int_equal(site->stands[LANE_NORMAL].n, 3);
+    site_for(site, 700);
+    publish_all(site, "r", "d");
+    site_expect(site, "d#4");
+}
+
 static void emptied_redis__is_a_gap_then_the_new_epoch(void **state)
 {
     struct site *site = *state;
@@ -497,6 +568,10 @@ int run_history_tests(void)
         cmocka_unit_test_setup_teardown(waiting__is_bounded, set_up_narrow, tear_down),
         CASE(room_let_go_while_it_waits__is_forgotten),
         CASE(cut_from_redis__is_filled),
+        IMPATIENT(cut_that_history_could_not_fill__is_filled_once_it_can),
+        IMPATIENT(cut_that_history_could_not_fill__is_filled_when_a_viewer_comes_back),
+        IMPATIENT(cut_that_history_could_not_fill__is_filled_by_the_next_message),
+        IMPATIENT(room_let_go_while_it_is_behind__is_forgotten),
         CASE(emptied_redis__is_a_gap_then_the_new_epoch),
         CASE(redis_that_fell_back__begins_another_epoch),
         CASE(held_room__goes_on_behind_where_it_stood),
