@@ -123,6 +123,7 @@ void dispatch_release(struct node *node, const struct command *command)
         return;
     history_forget(node, command_room(command));
     held->turn = ++node->turns;
+    held->checking = 0;
     struct lingering *lingering = malloc(sizeof(*lingering));
     if (!lingering) {
         log_error("no memory to release a room: it stays subscribed",
@@ -343,14 +344,10 @@ static void on_ready(void *ctx, bool ready)
         presence_on_ready(node);
 }
 
-/* A hole is told in the lane's own order, once per room and lane, to everybody there. */
-static void on_gap(void *ctx, struct bytes room, unsigned lanes)
+void dispatch_gap(struct node *node, struct bytes room, unsigned lanes)
 {
-    struct node *node = ctx;
     const struct held *held = room.len ? dispatch_find(node, room) : NULL;
     uint64_t workers = room.len ? (held ? held->holders : 0) : all_workers(node);
-    if (held && node->conf->history_types > 0)
-        lanes = history_cut(node, room, lanes);
     for (int lane = 0; lane < LANE_COUNT && workers != 0; lane++) {
         if (!(lanes & 1u << lane))
             continue;
@@ -363,6 +360,15 @@ static void on_gap(void *ctx, struct bytes room, unsigned lanes)
         deliver(node, workers, gap);
         message_unref(gap);
     }
+}
+
+static void on_gap(void *ctx, struct bytes room, unsigned lanes)
+{
+    struct node *node = ctx;
+    struct held *held = room.len ? dispatch_find(node, room) : NULL;
+    if (held && node->conf->history_types > 0)
+        lanes = history_cut(node, held, lanes);
+    dispatch_gap(node, room, lanes);
 }
 
 /* Tells the worker what became of a viewer's send. */

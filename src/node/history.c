@@ -278,24 +278,39 @@ void history_wanted(struct node *node, struct bytes name, enum lane lane)
     wait_ask(node, wait);
 }
 
-unsigned history_cut(struct node *node, struct bytes name, unsigned lanes)
+bool history_cut_lane(struct node *node, struct history_room *room, enum lane lane)
 {
-    struct history_room *room = history_room_find(&node->history, name);
+    struct history_lane *at = &room->lanes[lane];
+    if (!at->wait && !wait_start(node, room, lane, true))
+        return false;
+    at->wait->cut = true;
+    if (at->late)
+        history_late_drop_read(at->late);
+    if (at->wait->read) { /* sent while messages were still being missed */
+        at->wait->read->wait = NULL;
+        at->wait->read = NULL;
+    }
+    wait_ask(node, at->wait);
+    return true;
+}
+
+unsigned history_cut(struct node *node, struct held *held, unsigned lanes)
+{
+    struct history_room *room =
+        history_room_find(&node->history, bytes_of(held->name, held->name_len));
+    if (held->holders == 0)
+        return 0;
+    if (held->reading) { /* nobody is told that he is in, and what is being read is too old */
+        held->turn = ++node->turns;
+        return 0;
+    }
+    if (!room && broker_has_commands(node->broker))
+        return history_check(node, held, lanes) ? 0 : lanes;
     for (int i = 0; room && i < LANE_COUNT; i++) {
-        struct history_lane *lane = &room->lanes[i];
-        if (!(lanes & 1u << i) || lane->last.epoch == 0)
-            continue;
-        if (!lane->wait && !wait_start(node, room, (enum lane)i, true))
-            continue;
-        lane->wait->cut = true;
-        if (lane->late)
-            history_late_drop_read(lane->late);
-        if (lane->wait->read) { /* sent while messages were still being missed */
-            lane->wait->read->wait = NULL;
-            lane->wait->read = NULL;
-        }
-        wait_ask(node, lane->wait);
-        lanes &= ~(1u << i);
+        const struct history_lane *lane = &room->lanes[i];
+        bool known = lane->last.epoch != 0 || !lane->unsure;
+        if (lanes & 1u << i && known && history_cut_lane(node, room, (enum lane)i))
+            lanes &= ~(1u << i);
     }
     return lanes;
 }
@@ -485,8 +500,10 @@ static void on_timer(uv_timer_t *timer)
             wait_ask(node, wait);
     }
     history_stands_tick(node, now);
+    history_checks_tick(node);
     history_lates_tick(node);
-    if (list_empty(&history->waits) && list_empty(&history->stands) && list_empty(&history->lates))
+    if (list_empty(&history->waits) && list_empty(&history->stands) &&
+        list_empty(&history->lates) && list_empty(&history->checks))
         uv_timer_stop(timer);
 }
 
@@ -501,6 +518,7 @@ void history_init(struct node *node)
     list_init(&node->history.waits);
     list_init(&node->history.stands);
     list_init(&node->history.lates);
+    list_init(&node->history.checks);
     list_init(&node->history.reads);
     uv_timer_init(&node->loop, &node->history.timer);
     node->history.timer.data = node;
@@ -516,6 +534,8 @@ void history_fini(struct node *node)
     struct history *history = &node->history;
     struct link *link;
     while ((link = list_shift(&history->stands)))
+        free(CONTAINER_OF(link, struct history_stand, link));
+    while ((link = list_shift(&history->checks)))
         free(CONTAINER_OF(link, struct history_stand, link));
     for (uint32_t i = 0; history->rooms.buckets && i <= history->rooms.mask; i++) {
         while (history->rooms.buckets[i])

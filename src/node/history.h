@@ -72,12 +72,15 @@ struct history_room {
     char name[];
 };
 
-/* A room whose numbers are being asked for, before its viewers are told that they are in. */
+/* A room whose numbers are being asked for: before its viewers are told that they are in, or after a cut. */
 struct history_stand {
-    struct link link; /* on history.stands until it is asked */
+    struct link link; /* on history.stands, or history.checks, until it is asked */
     struct node *node;
     uint64_t since_ms;
-    uint32_t turn; /* the room's when it was asked */
+    uint64_t at_ms;    /* a check: it is not asked before */
+    uint32_t pause_ms; /* … and after that not for so long */
+    uint32_t turn;     /* the room's when it was asked */
+    bool check;        /* after a cut */
     uint8_t name_len;
     char name[];
 };
@@ -101,6 +104,8 @@ struct history {
     struct link waits;
     struct link stands;
     struct link lates;
+    struct link checks;
+    uint32_t check_count; /* sent, and not answered */
     struct link reads;
     struct map reads_by_lane;
     uint32_t read_count;
@@ -134,7 +139,7 @@ void history_points(const struct node *node, struct bytes room,
 /* A message of a room on its way to the workers. numbers_only: the room's viewers are not told yet that they are in. */
 void history_take(struct node *node, struct message *message, bool numbers_only);
 /* After a cut from Redis. Returns the lanes that are to be told of a gap; the others are looked after. */
-unsigned history_cut(struct node *node, struct bytes room, unsigned lanes);
+unsigned history_cut(struct node *node, struct held *held, unsigned lanes);
 /* A viewer wants to go on in a lane: where that stands is not known (its read failed), or it is late, it is read now. */
 void history_wanted(struct node *node, struct bytes room, enum lane lane);
 /* A worker's viewers want the newest messages: COMMAND_HISTORY follows. */
@@ -148,6 +153,15 @@ struct history_room *history_room_create(struct node *node, struct bytes name);
 /* A read without a wait: what it found behind the lane's last message goes out. */
 void history_fill(struct node *node, struct history_room *room, enum lane lane,
                   const struct history_found *found);
+
+/* The lane waits for what a cut may have taken. false: memory is out. */
+bool history_cut_lane(struct node *node, struct history_room *room, enum lane lane);
+
+/* history_check.c */
+/* Of a room nothing is known, and there was a cut. The lanes' viewers are told of a gap in time, or get what they missed. false: memory is out. */
+bool history_check(struct node *node, struct held *held, unsigned lanes);
+void history_checked(struct history_stand *check, const struct history_point *points);
+void history_checks_tick(struct node *node);
 
 /* history_late.c */
 void history_late_begin(struct node *node, struct history_room *room, enum lane lane);

@@ -129,7 +129,7 @@ static void on_stand(void *owner, uint64_t token, int result, const struct broke
     struct history_point points[LANE_COUNT] = {{0}};
     struct node *node = owner;
     bool good = result == BROKER_OK && value->kind == BROKER_ARRAY && value->count == 4;
-    if (!good && result == BROKER_ERR_AWAY && node->phase != PHASE_ENDING) {
+    if (!good && !stand->check && result == BROKER_ERR_AWAY && node->phase != PHASE_ENDING) {
         list_append(&node->history.stands, &stand->link); /* asked again by the timer */
         history_start_timer(node);
         return;

@@ -55,6 +55,10 @@ void history_stood(struct history_stand *stand, const struct history_point *poin
     struct node *node = stand->node;
     struct bytes name = bytes_of(stand->name, stand->name_len);
     const struct held *held = node->phase == PHASE_ENDING ? NULL : dispatch_find(node, name);
+    if (stand->check) {
+        history_checked(stand, points);
+        return;
+    }
     bool wanted = held && held->holders != 0 && held->reading;
     list_remove(&stand->link);
     /* What was published while nobody held it went by without a look at its number: an answer from before that is too old. */

@@ -44,15 +44,17 @@ enum phase { PHASE_RUNNING, PHASE_DRAINING, PHASE_ENDING };
 /* A room that some worker holds, or held a moment ago (it lingers before it is unsubscribed). */
 struct held {
     struct map_node node;
-    uint64_t holders; /* bit per worker */
-    uint32_t turn;    /* another one whenever its last holder lets go, and for each room */
-    uint32_t local;   /* viewers on this node */
-    uint32_t others;  /* … on the others, as last read */
-    bool live : 1;    /* its subscription is confirmed */
-    bool reading : 1; /* … and its numbers are being asked for: viewers wait */
-    bool known : 1;   /* others was read */
-    bool changed : 1; /* local is to be written */
-    bool stale : 1;   /* viewers are to be told */
+    uint64_t holders;     /* bit per worker */
+    uint32_t turn;        /* another one whenever its last holder lets go, and for each room */
+    uint32_t local;       /* viewers on this node */
+    uint32_t others;      /* … on the others, as last read */
+    bool live : 1;        /* its subscription is confirmed */
+    bool reading : 1;     /* … and its numbers are being asked for: viewers wait */
+    bool known : 1;       /* others was read */
+    bool changed : 1;     /* local is to be written */
+    bool stale : 1;       /* viewers are to be told */
+    uint8_t checking : 3; /* lanes: after a cut its counters are being read */
+    bool gap_told : 1;    /* … and its viewers know that something may be missing */
     uint8_t name_len;
     char name[];
 };
@@ -213,6 +215,8 @@ int dispatch_publish_merged(struct node *node, struct up *up, struct bytes room,
 void dispatch_deliver(struct node *node, struct message *message);
 /* The room's numbers are read: its viewers may be told that they are in. */
 void dispatch_stands(struct node *node, struct bytes room);
+/* A hole is told in the lane's own order, once per room and lane, to everybody there. */
+void dispatch_gap(struct node *node, struct bytes room, unsigned lanes);
 void dispatch_expire_rates(struct node *node); /* forgets users and rooms that owe nothing */
 void dispatch_free_rooms(struct node *node);
 

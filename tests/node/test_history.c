@@ -265,6 +265,55 @@ static void room_let_go_while_it_is_behind__is_forgotten(void **state)
     site_expect(site, "d#4");
 }
 
+static void first_messages_in_a_cut__are_filled_in(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
+    site_publish(site, "r", "a", true);
+    site_publish(site, "r", "b", true);
+    site_expect(site, "a#1 b#2");
+    publish_all(site, "r", "c");
+    site_expect(site, "c#3");
+}
+
+static void first_messages_in_a_cut__are_filled_in_once_counters_can_be_read(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node -hmget"), "OK");
+    (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
+    site_publish(site, "r", "a", true);
+    site_expect(site, "gap");
+    site_publish(site, "r", "b", true);
+    assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node +hmget"), "OK");
+    site_expect(site, "a#1 b#2");
+}
+
+static void cut_where_nothing_has_a_number__is_a_gap(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
+    site_expect(site, "gap");
+    assert_int_equal(site->node->history.rooms.count, 0);
+    assert_int_equal(reads(site), 0);
+    publish_all(site, "r", "a");
+    site_expect(site, "a#1");
+}
+
+static void first_messages_in_a_cut_of_a_forged_room__are_filled_in(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    site_forge(site, "r", "forged", "zzzzzzzzzz.77");
+    site_expect(site, "forged");
+    (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
+    site_publish(site, "r", "a", true);
+    site_publish(site, "r", "b", true);
+    site_expect(site, "a#1 b#2");
+}
+
 static void emptied_redis__is_a_gap_then_the_new_epoch(void **state)
 {
     struct site *site = *state;
@@ -348,6 +397,20 @@ static void room_held_again_before_its_stand_is_known__is_asked_for_again(void *
     assert_int_equal(site->stands[LANE_NORMAL].n, 4);
     publish_all(site, "r", "e");
     site_expect(site, "e#5");
+}
+
+static void cut_while_the_stand_is_read__is_asked_for_again(void **state)
+{
+    struct site *site = *state;
+    publish_all(site, "r", "abc");
+    site_hold(site, "r");
+    site_release(site, "r");
+    site_begin_hold(site, "r");
+    let_stand_be_asked(site, "cmdstat_hmget:calls=2");
+    site_publish(site, "r", "d", true);
+    node_broker_events.on_gap(site->node, BYTES_LIT("r"), 1u << LANE_NORMAL);
+    site_end_hold(site);
+    assert_int_equal(site->stands[LANE_NORMAL].n, 4);
 }
 
 static void unknown_stand__is_settled_by_the_first_message(void **state)
@@ -572,11 +635,16 @@ int run_history_tests(void)
         IMPATIENT(cut_that_history_could_not_fill__is_filled_when_a_viewer_comes_back),
         IMPATIENT(cut_that_history_could_not_fill__is_filled_by_the_next_message),
         IMPATIENT(room_let_go_while_it_is_behind__is_forgotten),
+        CASE(first_messages_in_a_cut__are_filled_in),
+        IMPATIENT(first_messages_in_a_cut__are_filled_in_once_counters_can_be_read),
+        CASE(cut_where_nothing_has_a_number__is_a_gap),
+        CASE(first_messages_in_a_cut_of_a_forged_room__are_filled_in),
         CASE(emptied_redis__is_a_gap_then_the_new_epoch),
         CASE(redis_that_fell_back__begins_another_epoch),
         CASE(held_room__goes_on_behind_where_it_stood),
         CASE(room_let_go_before_its_stand_is_known__leaves_nothing),
         CASE(room_held_again_before_its_stand_is_known__is_asked_for_again),
+        CASE(cut_while_the_stand_is_read__is_asked_for_again),
         CASE(unknown_stand__is_settled_by_the_first_message),
         CASE(unknown_stand__is_settled_when_a_viewer_comes_back),
         CASE(workers_that_ask_at_once__share_a_read),
