@@ -137,7 +137,7 @@ static void go_on_from(struct follow *follow, struct follower *viewer, struct js
     viewer->healing = false;
 }
 
-enum field { OP, TYPE, ID, ROOM, AFTER, CODE, RETRY, FIELDS };
+enum field { OP, ID, ROOM, AFTER, CODE, RETRY, FIELDS };
 
 static void on_notice(struct follow *follow, struct follower *viewer, struct json_field *fields)
 {
@@ -216,13 +216,10 @@ static bool quick_id(struct bytes payload, struct bytes *id)
 
 static void on_text(struct follow *follow, struct follower *viewer, struct bytes payload)
 {
-    struct json_field fields[FIELDS] = {[OP] = {.name = "op"},
-                                        [TYPE] = {.name = "type"},
-                                        [ID] = {.name = "id"},
-                                        [ROOM] = {.name = "room"},
-                                        [AFTER] = {.name = "after"},
-                                        [CODE] = {.name = "code"},
-                                        [RETRY] = {.name = "retry_after_ms"}};
+    struct json_field fields[FIELDS] = {
+        [OP] = {.name = "op"},     [ID] = {.name = "id"},
+        [ROOM] = {.name = "room"}, [AFTER] = {.name = "after"},
+        [CODE] = {.name = "code"}, [RETRY] = {.name = "retry_after_ms"}};
     char scratch[HISTORY_ID_MAX + 1];
     struct bytes id;
     if (quick_id(payload, &id))

@@ -546,8 +546,8 @@ static void replay_end(struct worker *worker, struct replay *replay)
                              .room = bytes_of(name, room->name_len),
                              .lane = replay->lane,
                              .after = history_id_format(replay->lane, came, id)};
-        if (!lane->resume
-                 ->joined) { /* it waits for another lane still, and is to be told of neither */
+        /* It waits for another lane still, and is to be told of neither. */
+        if (!lane->resume->joined) {
             resume_fail(worker, lane->resume);
             continue;
         }
