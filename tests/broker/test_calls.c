@@ -4,7 +4,6 @@
 #include "broker/scripts.h"
 #include "suites.h"
 
-#include <signal.h>
 #include <stdlib.h>
 
 /* The harness, a server, and what commands were answered with: "<token> <result> <value>;". */
@@ -319,13 +318,13 @@ static void bounds__refuse_at_once(void **state)
     f->h.conf->broker.pending = 1000;
     f->h.conf->broker.output_bytes = 16 * 1024;
     broker_set_conf(f->h.broker, f->h.conf);
-    kill(f->server.pid, SIGSTOP);
+    redis_halt(&f->server);
     int accepted = 0;
     while (accepted < 100 && queue(f, "", big, "1000", 100) == 0) {
         accepted++;
         harness_turns(&f->h, 2);
     }
-    kill(f->server.pid, SIGCONT);
+    redis_resume(&f->server);
     assert_in_range(accepted, 2, 3);
     until_answers(f, 3 + (uint64_t)accepted);
     assert_int_equal(queue(f, "", big, "1000", 101), 0);
@@ -335,7 +334,7 @@ static void bounds__refuse_at_once(void **state)
 static void lost_connection__answers_each_once(void **state)
 {
     struct fixture *f = *state;
-    kill(f->server.pid, SIGSTOP);
+    redis_halt(&f->server);
     assert_int_equal(call(f, "PING", 1), 0);
     assert_int_equal(queue(f, "k", "{}", "9", 2), 0);
     harness_turns(&f->h, 3);
@@ -356,7 +355,7 @@ static void lost_connection__answers_each_once(void **state)
 static void closing__answers_what_waits(void **state)
 {
     struct fixture *f = *state;
-    kill(f->server.pid, SIGSTOP);
+    redis_halt(&f->server);
     assert_int_equal(call(f, "PING", 1), 0);
     assert_int_equal(queue(f, "", "{}", "9", 2), 0);
     f->ask_again = 2;

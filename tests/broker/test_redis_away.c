@@ -5,7 +5,6 @@
 #include "protocol/message.h"
 #include "suites.h"
 
-#include <signal.h>
 #include <stdlib.h>
 
 enum {
@@ -215,14 +214,14 @@ static void stopped_redis__is_away_after_silence_and_reply_timeout(void **state)
     assert_true(h->ready);
 
     uint64_t start = clock_ms();
-    kill(f->server.pid, SIGSTOP);
+    redis_halt(&f->server);
     harness_until(h, is_away);
     uint64_t took = clock_ms() - start;
     assert_true(took >= 400 && took < 4000);
     events_clear(h);
     /* Until every connection has noticed. */
     harness_for(h, 1000);
-    kill(f->server.pid, SIGCONT);
+    redis_resume(&f->server);
     harness_until(h, is_ready);
     assert_true(event_find(h, ON_GAP, "a", 0) >= 0);
     harness_close(h);
@@ -237,7 +236,7 @@ static void unanswered_publish__fails_after_reply_timeout(void **state)
     h->conf->broker.reply_timeout_ms = 200;
     harness_open(h);
     harness_until(h, is_ready);
-    kill(f->server.pid, SIGSTOP);
+    redis_halt(&f->server);
     assert_int_equal(broker_publish(h->broker, BROKER_ROOM, BYTES_LIT("a"), BYTES_LIT("x"), 7), 0);
     wanted = 1;
     harness_until(h, has_published);
@@ -245,7 +244,7 @@ static void unanswered_publish__fails_after_reply_timeout(void **state)
     assert_int_equal(event->value, 7);
     assert_int_equal(event->result, BROKER_ERR_AWAY);
     assert_false(h->ready);
-    kill(f->server.pid, SIGCONT);
+    redis_resume(&f->server);
     harness_close(h);
 }
 

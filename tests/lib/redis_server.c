@@ -90,6 +90,19 @@ void redis_stop(struct redis_server *server)
     server->pid = 0;
 }
 
+void redis_halt(struct redis_server *server)
+{
+    int status = 0;
+    assert_int_equal(kill(server->pid, SIGSTOP), 0);
+    assert_int_equal(waitpid(server->pid, &status, WUNTRACED), server->pid);
+    assert_true(WIFSTOPPED(status));
+}
+
+void redis_resume(struct redis_server *server)
+{
+    assert_int_equal(kill(server->pid, SIGCONT), 0);
+}
+
 static void send_all(int fd, const char *data, size_t len)
 {
     while (len > 0) {

@@ -16,6 +16,10 @@ struct redis_server {
 void redis_start(struct redis_server *server, int port, const char *password);
 void redis_stop(struct redis_server *server);
 
+/* It answers nobody from here on, until it is resumed. */
+void redis_halt(struct redis_server *server);
+void redis_resume(struct redis_server *server);
+
 /* Sends a command of words, split at blanks, and returns the reply as text (static until the next call). */
 const char *redis_ask(struct redis_server *server, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

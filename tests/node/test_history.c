@@ -356,19 +356,16 @@ static void held_room__goes_on_behind_where_it_stood(void **state)
     site_expect(site, "d#4 e#5");
 }
 
-/* The node has sent what asks where the room stands, Redis has answered, and the node has not read that yet. */
-static void let_stand_be_asked(struct site *site, const char *calls)
+/* Holds the room. The node has sent what asks where it stands, Redis has answered, and the node has not read that yet: Redis is halted for
+ * the turn that sends the question. */
+static void begin_hold_unread(struct site *site, const char *room, const char *calls)
 {
-    enum { TRIES = 10000, FLUSH = 100 };
-    const struct held *held = NULL;
-    for (int i = 0; i < TRIES && !(held && held->reading); i++) {
-        uv_run(&site->node->loop, UV_RUN_NOWAIT);
-        held = dispatch_find(site->node, BYTES_LIT("r"));
-    }
+    enum { TRIES = 10000 };
+    redis_halt(&site->redis);
+    site_begin_hold(site, room);
+    uv_run(&site->node->loop, UV_RUN_NOWAIT);
+    redis_resume(&site->redis);
     for (int i = 0; i < TRIES; i++) {
-        if (i ==
-            FLUSH) /* the question may have been left for the next turn to send: there is no answer yet */
-            uv_run(&site->node->loop, UV_RUN_NOWAIT);
         if (strstr(redis_ask(&site->redis, "INFO commandstats"), calls))
             return;
     }
@@ -381,8 +378,7 @@ static void room_let_go_before_its_stand_is_known__leaves_nothing(void **state)
     publish_all(site, "r", "abc");
     site_hold(site, "r");
     site_release(site, "r");
-    site_begin_hold(site, "r");
-    let_stand_be_asked(site, "cmdstat_hmget:calls=2");
+    begin_hold_unread(site, "r", "cmdstat_hmget:calls=2");
     site_release(site, "r");
     site_for(site, 50);
     assert_int_equal(site->node->history.rooms.count, 0);
@@ -396,8 +392,7 @@ static void room_held_again_before_its_stand_is_known__is_asked_for_again(void *
     publish_all(site, "r", "abc");
     site_hold(site, "r");
     site_release(site, "r");
-    site_begin_hold(site, "r");
-    let_stand_be_asked(site, "cmdstat_hmget:calls=2");
+    begin_hold_unread(site, "r", "cmdstat_hmget:calls=2");
     site_release(site, "r");
     site_publish(site, "r", "d", true); /* as if it had come while nobody held the room */
     site_begin_hold(site, "r");
@@ -413,8 +408,7 @@ static void cut_while_the_stand_is_read__is_asked_for_again(void **state)
     publish_all(site, "r", "abc");
     site_hold(site, "r");
     site_release(site, "r");
-    site_begin_hold(site, "r");
-    let_stand_be_asked(site, "cmdstat_hmget:calls=2");
+    begin_hold_unread(site, "r", "cmdstat_hmget:calls=2");
     site_publish(site, "r", "d", true);
     node_broker_events.on_gap(site->node, BYTES_LIT("r"), 1u << LANE_NORMAL);
     site_end_hold(site);
