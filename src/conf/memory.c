@@ -30,6 +30,9 @@ enum {
     ADDRESS_BYTES = 56,  /* struct peer, its share of the table, malloc */
     NETWORK_BYTES = 136, /* struct halley_network, its share of the table, malloc */
     COUNTS_BYTES = 192, /* names of rooms to be written and told, once each, here and at a worker */
+    HISTORY_ROOM_BYTES = 448, /* a room whose numbers are looked after, or asked for */
+    HISTORY_CUT_BYTES =
+        688, /* … and of which each lane waits for what a cut took, is late, and is checked */
     BROKER_CONNECTIONS = 3
 };
 
@@ -158,6 +161,11 @@ static void history(struct sum *sum, const struct conf *conf)
 {
     if (conf->history_types == 0)
         return;
+    line(sum, "history, rooms", times(conf->limits.rooms, HISTORY_ROOM_BYTES),
+         "limits.rooms x %d B", HISTORY_ROOM_BYTES);
+    if (strcmp(conf->broker.url, "memory:") != 0)
+        line(sum, "history, after a cut", times(conf->limits.rooms, HISTORY_CUT_BYTES),
+             "limits.rooms x %d B", HISTORY_CUT_BYTES);
     line(sum, "history, waiting", times(conf->history.waiting, conf->broker.message_bytes),
          "history.waiting x broker.message_bytes");
     line(sum, "history, replays", times(conf->server.workers, conf->history.replay_bytes),

@@ -249,6 +249,10 @@ struct worker_metrics {
     X(history_rooms, GAUGE, "halley_history_rooms", "", "Rooms whose numbers are looked after.")   \
     X(history_waiting, GAUGE, "halley_history_waiting", "",                                        \
       "Messages that wait behind a hole (history.waiting).")                                       \
+    X(history_late_lanes, GAUGE, "halley_history_late_lanes", "",                                  \
+      "Lanes of rooms that are behind since a cut from Redis: history is read again and again.")   \
+    X(history_checks, GAUGE, "halley_history_checks", "",                                          \
+      "Rooms whose counters are being read after a cut from Redis.")                               \
     X(history_holes_filled, COUNTER, "halley_history_holes_total", "result=\"filled\"",            \
       "Holes in the numbers of a lane, and cuts from Redis, by what became of them.")              \
     X(history_holes_left, COUNTER, "halley_history_holes_total", "result=\"gap\"", "")             \

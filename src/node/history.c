@@ -322,7 +322,7 @@ void history_forget(struct node *node, struct bytes name)
         return;
     for (int lane = 0; lane < LANE_COUNT; lane++) {
         struct history_wait *wait = room->lanes[lane].wait;
-        history_late_end(&room->lanes[lane]);
+        history_late_end(node, &room->lanes[lane]);
         if (!wait)
             continue;
         wait_end(node, wait);
@@ -437,7 +437,7 @@ static void fill(struct node *node, struct history_wait *wait, const struct hist
     struct history_room *room = wait->room;
     struct history_lane *lane = &room->lanes[wait->lane];
     wait_end(node, wait);
-    history_late_end(lane);
+    history_late_end(node, lane);
     struct history_lane settled = *lane;
     bool whole = history_settle(&settled, wait, found);
     if (!whole)

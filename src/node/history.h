@@ -17,7 +17,7 @@
  * Path:      broker -> dispatch -> [history] -> dispatch -> workers; workers' questions -> [history] -> Redis -> workers.
  * Threads:   the main thread.
  * Ownership: owns its rooms, and references to what waits.
- * Limits:    history.wait, history.waiting, history.reads, history.length and history.read_bytes a read.
+ * Limits:    history.wait, history.waiting, history.reads, history.length and history.read_bytes a read; limits.rooms, and as many checks.
  */
 #pragma once
 
@@ -85,6 +85,17 @@ struct history_stand {
     char name[];
 };
 
+/* What halley -t counts for each room (conf/memory.c), with names and malloc's own. */
+_Static_assert(sizeof(struct history_room) + sizeof(struct history_stand) +
+                       2 * (ROOM_NAME_MAX + 16) + 16 <=
+                   448,
+               "HISTORY_ROOM_BYTES");
+_Static_assert(sizeof(struct history_stand) + ROOM_NAME_MAX + 16 +
+                       LANE_COUNT *
+                           (sizeof(struct history_wait) + sizeof(struct history_late) + 32) <=
+                   688,
+               "HISTORY_CUT_BYTES");
+
 /* One read of a room's lane. */
 struct history_read {
     struct link link;
@@ -104,8 +115,10 @@ struct history {
     struct link waits;
     struct link stands;
     struct link lates;
+    uint32_t late_count;
     struct link checks;
-    uint32_t check_count; /* sent, and not answered */
+    uint32_t check_count; /* those on the list, and … */
+    uint32_t checks_sent; /* … those that are not answered yet */
     struct link reads;
     struct map reads_by_lane;
     uint32_t read_count;
@@ -158,7 +171,8 @@ void history_fill(struct node *node, struct history_room *room, enum lane lane,
 bool history_cut_lane(struct node *node, struct history_room *room, enum lane lane);
 
 /* history_check.c */
-/* Of a room nothing is known, and there was a cut. The lanes' viewers are told of a gap in time, or get what they missed. false: memory is out. */
+/* Of a room nothing is known, and there was a cut. The lanes' viewers are told of a gap in time, or get what they missed. false: memory is out, or
+ * limits.rooms checks are under way. */
 bool history_check(struct node *node, struct held *held, unsigned lanes);
 void history_checked(struct history_stand *check, const struct history_point *points);
 void history_checks_tick(struct node *node);
@@ -167,7 +181,7 @@ void history_checks_tick(struct node *node);
 void history_late_begin(struct node *node, struct history_room *room, enum lane lane);
 /* There was another cut: what is being read is too old. */
 void history_late_drop_read(struct history_late *late);
-void history_late_end(struct history_lane *lane);
+void history_late_end(struct node *node, struct history_lane *lane);
 void history_late_wanted(struct node *node, struct history_late *late);
 void history_late_found(struct node *node, struct history_late *late,
                         const struct history_found *found);

@@ -11,6 +11,18 @@ enum {
     LOOKS = 256 /* at each turn of the timer */
 };
 
+static void count(struct node *node, uint32_t checks)
+{
+    node->history.check_count = checks;
+    metric_set(&node->metrics.history_checks, checks);
+}
+
+static void end(struct history_stand *check)
+{
+    count(check->node, check->node->history.check_count - 1);
+    free(check);
+}
+
 static bool is_wanted(const struct held *held)
 {
     return held && held->holders != 0 && held->checking != 0;
@@ -41,7 +53,7 @@ static void ask(struct history_stand *check, struct held *held)
     list_append(&node->history.checks, &check->link);
     history_read_stand(check);
     if (list_empty(&check->link)) { /* it was sent */
-        node->history.check_count++;
+        node->history.checks_sent++;
     } else {
         list_remove(&check->link);
         ask_later(check, held);
@@ -54,14 +66,14 @@ static void ask_some(struct node *node, int looks)
     struct history *history = &node->history;
     const struct link *last = history->checks.prev;
     bool more = !list_empty(&history->checks);
-    while (more && looks-- > 0 && history->check_count <= node->conf->history.reads / 2) {
+    while (more && looks-- > 0 && history->checks_sent <= node->conf->history.reads / 2) {
         struct link *link = history->checks.next;
         struct history_stand *check = CONTAINER_OF(link, struct history_stand, link);
         struct held *held = dispatch_find(node, bytes_of(check->name, check->name_len));
         more = link != last;
         list_remove(link);
         if (!is_wanted(held)) {
-            free(check);
+            end(check);
             continue;
         }
         list_append(&history->checks, link);
@@ -76,6 +88,8 @@ bool history_check(struct node *node, struct held *held, unsigned lanes)
     if (held->checking) {
         held->turn = ++node->turns; /* what is being read is too old */
     } else {
+        if (node->history.check_count >= node->conf->limits.rooms)
+            return false; /* of rooms that were let go, and are looked at in their turn */
         check = calloc(1, sizeof(*check) + held->name_len);
         if (!check)
             return false;
@@ -87,6 +101,7 @@ bool history_check(struct node *node, struct held *held, unsigned lanes)
         memcpy(check->name, held->name, held->name_len);
         list_init(&check->link);
         list_append(&node->history.checks, &check->link);
+        count(node, node->history.check_count + 1);
     }
     held->checking |= lanes & 7u;
     held->gap_told = false;
@@ -116,9 +131,9 @@ void history_checked(struct history_stand *check, const struct history_point *po
     struct node *node = check->node;
     struct bytes name = bytes_of(check->name, check->name_len);
     struct held *held = node->phase == PHASE_ENDING ? NULL : dispatch_find(node, name);
-    node->history.check_count--;
+    node->history.checks_sent--;
     if (!is_wanted(held)) {
-        free(check);
+        end(check);
     } else if (held->turn != check->turn) {
         ask(check, held);
     } else if (!points) {
@@ -133,7 +148,7 @@ void history_checked(struct history_stand *check, const struct history_point *po
         }
         if (!held->gap_told)
             dispatch_gap(node, name, gaps);
-        free(check);
+        end(check);
     }
     if (node->phase != PHASE_ENDING)
         ask_some(node, 2);

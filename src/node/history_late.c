@@ -11,6 +11,12 @@ enum {
     LOOKS = 256            /* at each turn of the timer */
 };
 
+static void count(struct node *node, uint32_t lates)
+{
+    node->history.late_count = lates;
+    metric_set(&node->metrics.history_late_lanes, lates);
+}
+
 static struct history_lane *lane_of(const struct history_late *late)
 {
     return &late->room->lanes[late->lane];
@@ -31,6 +37,7 @@ void history_late_begin(struct node *node, struct history_room *room, enum lane 
     list_init(&late->link);
     list_append(&node->history.lates, &late->link);
     room->lanes[lane].late = late;
+    count(node, node->history.late_count + 1);
     history_start_timer(node);
 }
 
@@ -41,7 +48,7 @@ void history_late_drop_read(struct history_late *late)
     late->read = NULL;
 }
 
-void history_late_end(struct history_lane *lane)
+void history_late_end(struct node *node, struct history_lane *lane)
 {
     struct history_late *late = lane->late;
     if (!late)
@@ -49,6 +56,7 @@ void history_late_end(struct history_lane *lane)
     history_late_drop_read(late);
     list_remove(&late->link);
     lane->late = NULL;
+    count(node, node->history.late_count - 1);
     free(late);
 }
 

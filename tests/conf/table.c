@@ -262,6 +262,16 @@ static void memory__adds_up(void **state)
     text = text_of(&out);
     assert_non_null(strstr(text, "broker output              48.0 MiB  3 connections x"));
     assert_null(strstr(text, "admin requests"));
+    assert_null(strstr(text, "history"));
+    conf_unref(conf);
+    conf = load_text(NULL, "broker.url=redis://h", "type.chat.history=yes", "limits.rooms=1048576",
+                     NULL);
+    assert_non_null(conf);
+    buf_clear(&out);
+    conf_print_memory(conf, 1, &out);
+    text = text_of(&out);
+    assert_non_null(strstr(text, "history, rooms            448.0 MiB  limits.rooms x 448 B\n"));
+    assert_non_null(strstr(text, "history, after a cut      688.0 MiB  limits.rooms x 688 B\n"));
     conf_unref(conf);
     buf_fini(&out);
 }

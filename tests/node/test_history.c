@@ -43,6 +43,16 @@ static uint64_t misnumbered(const struct site *site)
     return metric_get(&site->node->metrics.history_misnumbered);
 }
 
+static uint64_t late_lanes(const struct site *site)
+{
+    return metric_get(&site->node->metrics.history_late_lanes);
+}
+
+static uint64_t checks(const struct site *site)
+{
+    return metric_get(&site->node->metrics.history_checks);
+}
+
 static void publish_all(struct site *site, const char *room, const char *names)
 {
     for (; *names; names++)
@@ -252,11 +262,33 @@ static void cut_that_history_could_not_fill__is_filled_by_the_next_message(void 
     assert_int_equal(reads(site), before + 2); /* of the other lanes */
 }
 
+static bool all_late(const struct site *site)
+{
+    return late_lanes(site) == LANE_COUNT;
+}
+
+static bool none_late(const struct site *site)
+{
+    return late_lanes(site) == 0;
+}
+
+static void lanes_that_are_late__show(void **state)
+{
+    struct site *site = *state;
+    cut_without_history(site);
+    site_until(site, all_late);
+    site_let_read(site, true);
+    site_expect(site, "b#2 c#3");
+    site_until(site, none_late);
+}
+
 static void room_let_go_while_it_is_behind__is_forgotten(void **state)
 {
     struct site *site = *state;
     cut_without_history(site);
+    site_until(site, all_late);
     site_release(site, "r");
+    assert_int_equal(late_lanes(site), 0);
     site_let_read(site, true);
     site_hold(site, "r");
     assert_int_equal(site->stands[LANE_NORMAL].n, 3);
@@ -288,6 +320,51 @@ static void first_messages_in_a_cut__are_filled_in_once_counters_can_be_read(voi
     site_publish(site, "r", "b", true);
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node +hmget"), "OK");
     site_expect(site, "a#1 b#2");
+}
+
+static bool one_checked(const struct site *site)
+{
+    return checks(site) == 1;
+}
+
+static bool none_checked(const struct site *site)
+{
+    return checks(site) == 0;
+}
+
+static void rooms_that_are_checked__show(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    site_hold(site, "s");
+    assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node -hmget"), "OK");
+    (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
+    site_expect(site, "gap gap");
+    assert_int_equal(checks(site), 2);
+    site_release(site, "s");
+    site_until(site, one_checked);
+    assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node +hmget"), "OK");
+    site_until(site, none_checked);
+    assert_int_equal(site->node->history.checks_sent, 0);
+}
+
+static int set_up_small(void **state)
+{
+    static const char *const overrides[] = {"limits.rooms=2", "history.wait=10s", NULL};
+    *state = site_open(overrides);
+    return 0;
+}
+
+static void checks__are_bounded(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    site_hold(site, "s");
+    assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node -hmget"), "OK");
+    site->node->history.check_count = 1; /* as of a room that was let go a moment ago */
+    (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
+    site_expect(site, "gap"); /* of the second one, at once; of the first one after history.wait */
+    assert_int_equal(checks(site), 2);
 }
 
 static void cut_where_nothing_has_a_number__is_a_gap(void **state)
@@ -637,6 +714,9 @@ int run_history_tests(void)
         IMPATIENT(cut_that_history_could_not_fill__is_filled_when_a_viewer_comes_back),
         IMPATIENT(cut_that_history_could_not_fill__is_filled_by_the_next_message),
         IMPATIENT(room_let_go_while_it_is_behind__is_forgotten),
+        IMPATIENT(lanes_that_are_late__show),
+        IMPATIENT(rooms_that_are_checked__show),
+        cmocka_unit_test_setup_teardown(checks__are_bounded, set_up_small, tear_down),
         CASE(first_messages_in_a_cut__are_filled_in),
         IMPATIENT(first_messages_in_a_cut__are_filled_in_once_counters_can_be_read),
         CASE(cut_where_nothing_has_a_number__is_a_gap),
