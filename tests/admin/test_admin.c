@@ -72,34 +72,30 @@ static void too_many_requests__are_503(void **state)
     site_close(site);
 }
 
-static bool one_ended(const struct site *site, const struct client *clients, size_t count)
+static bool all_open(const struct site *site, const struct client *clients, size_t count)
 {
-    (void)site;
-    for (size_t i = 0; i < count; i++) {
-        if (clients[i].ended)
-            return true;
-    }
-    return false;
+    (void)clients;
+    return atomic_load(&site->admin->connections) == count;
 }
 
 static void too_many_connections__are_503(void **state)
 {
     (void)state;
-    struct site *site = site_open("", 1, 10);
-    static struct client clients[ADMIN_CONNECTIONS_SPARE * 4];
-    size_t count = 0;
-    while (!one_ended(site, clients, count)) {
-        assert_true(count < sizeof(clients) / sizeof(clients[0]));
-        client_open(site, &clients[count++]);
-        site_turn(site, clients, count, 20);
-    }
-    assert_true(count > ADMIN_CONNECTIONS_SPARE);
-    for (size_t i = 0; i < count; i++) {
-        if (clients[i].ended)
-            assert_status(clients[i].in.data, 503);
+    enum { REQUESTS = 1, ALLOWED = REQUESTS + ADMIN_CONNECTIONS_SPARE };
+    struct site *site = site_open("", REQUESTS, 10);
+    static struct client clients[ALLOWED + 1];
+    for (size_t i = 0; i < ALLOWED; i++)
+        client_open(site, &clients[i]);
+    site_until(site, clients, ALLOWED, all_open);
+    assert_int_equal(admin_refused(site->admin), 0);
+    client_open(site, &clients[ALLOWED]);
+    site_until(site, &clients[ALLOWED], 1, all_ended);
+    assert_status(clients[ALLOWED].in.data, 503);
+    assert_int_equal(admin_refused(site->admin), 1);
+    for (size_t i = 0; i <= ALLOWED; i++) {
+        assert_int_equal(clients[i].ended, i == ALLOWED);
         client_close(&clients[i]);
     }
-    assert_true(admin_refused(site->admin) >= 1);
     site_close(site);
 }
 
