@@ -1,5 +1,6 @@
 #include "base/clock.h"
 #include "bench/bench.h"
+#include "lib/free_port.h"
 #include "suites.h"
 
 #include <arpa/inet.h>
@@ -12,17 +13,6 @@
 
 /* The client measures the floor, which does one message in ten wrong on demand. */
 enum { VIEWERS = 20, MESSAGES = 40 };
-
-static uint16_t free_port(void)
-{
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(any);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&any, len), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&any, &len), 0);
-    close(fd);
-    return ntohs(any.sin_port);
-}
 
 static bool can_connect(uint16_t port)
 {
@@ -70,7 +60,7 @@ struct change {
 static struct bench_result *measure_changed(const char *fault, const struct change *change)
 {
     static struct bench_result result;
-    uint16_t port = free_port();
+    uint16_t port = (uint16_t)free_port();
     int pid = start_floor(port, fault, *change->ready != 0);
     char url[64];
     snprintf(url, sizeof(url), "ws://127.0.0.1:%u/", port);

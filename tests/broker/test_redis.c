@@ -2,6 +2,7 @@
 #include "harness.h"
 
 #include "broker/redis_dial.h"
+#include "lib/free_port.h"
 #include "suites.h"
 
 #include <stdlib.h>

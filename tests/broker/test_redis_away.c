@@ -2,6 +2,7 @@
 #include "harness.h"
 
 #include "base/clock.h"
+#include "lib/free_port.h"
 #include "protocol/message.h"
 #include "suites.h"
 

@@ -1,6 +1,7 @@
 #include "lib/redis_server.h"
 
 #include "broker/redis_wire.h"
+#include "lib/free_port.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -23,17 +24,6 @@ static struct sockaddr_in loopback(int port)
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     return address;
-}
-
-int free_port(void)
-{
-    struct sockaddr_in address = loopback(0);
-    socklen_t len = sizeof(address);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &len), 0);
-    close(fd);
-    return ntohs(address.sin_port);
 }
 
 static void exec_redis(int out, int port, const char *password)

@@ -26,5 +26,3 @@ const char *redis_ask(struct redis_server *server, const char *format, ...)
 
 /* Sends a command whose words may hold anything. */
 const char *redis_do(struct redis_server *server, const struct bytes *args, uint32_t count);
-
-int free_port(void);
