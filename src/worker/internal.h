@@ -13,7 +13,7 @@
  *      pulse.c     intervals that networks allow  segment.c  TCP segments that frames are to fit
  *      events.c    what backends want to hear of viewers
  *      tide.c      numbers of rooms with history    resume.c  viewers that come back
- *      replay.c    what they missed
+ *      replay.c    what they missed               place.c    where in a lane they go on
  *      query.c     operators' questions           loop.c     handles, mailboxes, turns
  *      counts.c    who is online
  *      drain.c     sending viewers away

@@ -1,11 +1,8 @@
-#include "worker/resume.h"
-
 #include "base/clock.h"
 #include "protocol/history_id.h"
+#include "worker/place.h"
 
 #include <stdlib.h>
-
-enum { SEEK_MAX = 1 << 15 /* marks are 16 bits of a count */ };
 
 static struct resume *resume_of(const struct member *member)
 {
@@ -14,19 +11,6 @@ static struct resume *resume_of(const struct member *member)
     while (resume && resume->member != member)
         resume = resume->next;
     return resume;
-}
-
-static int encoding_of(const struct member *member)
-{
-    return (int)viewer_adapter(member->viewer)->encoding;
-}
-
-/* Leaves the list that it is on: of those who wait, or of a replay's readers. */
-static void lane_end(struct resume_lane *lane, enum resume_state state)
-{
-    list_remove(&lane->link);
-    lane->replay = NULL;
-    lane->state = state;
 }
 
 static void resume_free(struct worker *worker, struct resume *resume)
@@ -80,85 +64,6 @@ static struct resume *resume_create(struct worker *worker, struct member *member
     return resume;
 }
 
-/* ---- where a viewer goes on */
-
-enum placed {
-    PLACED,
-    PLACED_OLD /* history must be read */,
-    PLACED_AHEAD,
-    PLACED_LOST,
-    PLACED_LATER /* nothing is lost, but this worker can't tell yet where it goes on */
-};
-
-/* Finds the frame behind message `want` in the room's own log. */
-static enum placed seek(const struct room *room, const struct tide_lane *tide, int lane,
-                        int encoding, uint64_t want, uint32_t *number)
-{
-    const struct halley_framelog *log = room->activity ? room->activity->lanes.log[lane] : NULL;
-    *number = room_next(room)[lane];
-    if (want > tide->last.n)
-        return PLACED_AHEAD;
-    if (want == tide->last.n)
-        return PLACED;
-    if (!log || want < tide->since_n || tide->last.n - want >= SEEK_MAX)
-        return PLACED_OLD;
-    return halley_framelog_seek(log, encoding, (uint16_t)want, tide->since, number) &&
-                   *number != room_next(room)[lane]
-               ? PLACED
-               : PLACED_OLD;
-}
-
-/* Lets the lane read the tide's replay, where that goes from `want` to what the log still has. */
-static bool read_replay(struct resume_lane *to, const struct room *room, struct tide_lane *tide,
-                        uint64_t want)
-{
-    struct replay *replay = tide->replay;
-    struct member *member = to->resume->member;
-    uint32_t number;
-    if (!replay || replay->epoch != tide->last.epoch || want + 1 < replay->first ||
-        want >= replay->last ||
-        seek(room, tide, (int)replay->lane, encoding_of(member), replay->last, &number) != PLACED)
-        return false;
-    lane_end(to, RESUME_REPLAY);
-    list_append(&replay->readers, &to->link);
-    to->replay = replay;
-    to->cursor = (uint32_t)(want + 1 - replay->first);
-    member->cursor[replay->lane] = number;
-    return true;
-}
-
-/* Was history read a moment ago? Without this whoever has been away for long, or made it up, would have it read again. */
-static bool is_read(const struct worker *worker, const struct tide_lane *tide)
-{
-    return tide->kept_n > 0 && clock_ms() - tide->kept_ms < worker->conf->history.replay_ms;
-}
-
-/* Where one lane goes on, as far as this worker can tell now. */
-static enum placed place(struct worker *worker, struct resume *resume, const struct room *room,
-                         struct tide_lane *tide, int lane)
-{
-    struct member *member = resume->member;
-    struct history_point want = resume->after[lane];
-    uint32_t number;
-    if (want.epoch == 0)
-        want = (struct history_point){tide->last.epoch, 0};
-    if (tide->last.epoch == 0 && want.epoch == 0)
-        return PLACED;                  /* nothing is known of, and nothing missed */
-    if (want.epoch != tide->last.epoch) /* an epoch is the time at which it began */
-        return want.epoch > tide->last.epoch ? PLACED_AHEAD : PLACED_LOST;
-    enum placed placed = seek(room, tide, lane, encoding_of(member), want.n, &number);
-    if (placed == PLACED) {
-        member->cursor[lane] = number;
-        metric_add(&worker->metrics.resumed_log, want.n < tide->last.n);
-    } else if (placed == PLACED_OLD && read_replay(&resume->lanes[lane], room, tide, want.n)) {
-        metric_add(&worker->metrics.resumed_history, 1);
-        return PLACED;
-    } else if (placed == PLACED_OLD && is_read(worker, tide) && want.n + 1 < tide->kept_n) {
-        return PLACED_LOST;
-    }
-    return placed;
-}
-
 void resume_tell_stand(const struct worker *worker, const struct room *room, struct reply *joined)
 {
     struct tide *tide = tide_of(worker, room);
@@ -168,75 +73,6 @@ void resume_tell_stand(const struct worker *worker, const struct room *room, str
         if (tide)
             tide->lanes[lane].gap_told = false; /* not to this one, who goes on behind the notice */
     }
-}
-
-static bool is_asking(const struct worker *worker, const struct tide_lane *tide)
-{
-    return tide->asking && worker->now_ms - tide->asked_ms < worker->conf->history.wait_ms;
-}
-
-static void ask(struct worker *worker, const struct room *room, struct tide_lane *tide, int lane)
-{
-    if (worker->replay_bytes >= worker->conf->history.replay_bytes)
-        return; /* what is read could not be kept; the next one asks, or history.wait ends it */
-    struct command *command = command_create(
-        COMMAND_ASK_HISTORY, bytes_of(room->name, room->name_len), (struct bytes){0});
-    if (!command)
-        return; /* history.wait ends it */
-    tide->asking = true;
-    tide->asked_ms = worker->now_ms;
-    command->lane = (enum lane)lane;
-    worker_tell_node(worker, command);
-}
-
-static void set_gap(struct worker *worker, struct resume_lane *lane)
-{
-    lane_end(lane, RESUME_GAP);
-    metric_add(&worker->metrics.resumed_gap, 1);
-}
-
-/* Is what history had read after the viewer came, so that it has what the viewer has, or lost it? */
-static bool is_news(uint64_t asked_ms, const struct resume *resume)
-{
-    return asked_ms > resume->came_ms;
-}
-
-/* A viewer that has more than this worker, and history read in the meantime: either lost what it has, or this worker is late. */
-static enum placed place_by_history(const struct tide_lane *of, struct history_point want)
-{
-    if (of->kept.epoch != want.epoch || of->kept.n < want.n || want.n + 1 < of->kept_n)
-        return PLACED_LOST;
-    return of->last.epoch == 0 && of->kept.n == want.n ? PLACED : PLACED_LATER;
-}
-
-/* batch: what was read of history for it just now, or NULL. Returns false where the viewer can't go on yet, but nothing is lost. */
-static bool try_lane(struct worker *worker, struct resume *resume, struct tide *tide, int lane,
-                     const struct history_batch *batch)
-{
-    struct resume_lane *at = &resume->lanes[lane];
-    struct tide_lane *of = &tide->lanes[lane];
-    if (resume->viewer->passive && lane != LANE_HIGH) {
-        lane_end(at, RESUME_LIVE);
-        at->left_out = true;
-        return true;
-    }
-    enum placed placed = place(worker, resume, tide->room, of, lane);
-    if (batch && placed == PLACED_AHEAD)
-        placed = is_news(batch->asked_ms, resume) ? place_by_history(of, resume->after[lane])
-                                                  : PLACED_LATER;
-    else if (batch && placed == PLACED_OLD)
-        placed = PLACED_LATER; /* the log begins behind what was read */
-    if (placed == PLACED && at->state != RESUME_REPLAY)
-        lane_end(at, RESUME_LIVE);
-    else if (placed == PLACED_LOST)
-        set_gap(worker, at);
-    else if (placed == PLACED_OLD || placed == PLACED_AHEAD) {
-        lane_end(at, placed == PLACED_AHEAD ? RESUME_AHEAD : RESUME_ASKED);
-        list_append(&of->waiting, &at->link);
-        if (placed == PLACED_OLD && !is_asking(worker, of))
-            ask(worker, tide->room, of, lane);
-    }
-    return placed != PLACED_LATER;
 }
 
 static bool is_waiting(const struct resume *resume)
@@ -360,7 +196,7 @@ static void resume_begin(struct worker *worker, struct resume *resume)
         tide = tide_make(worker, room);
     bool can = tide || !has;
     for (int lane = 0; tide && can && lane < LANE_COUNT; lane++)
-        can = try_lane(worker, resume, tide, lane, NULL);
+        can = place_lane(worker, resume, tide, lane, NULL);
     if (!can)
         resume_fail(worker, resume);
     else if (!is_waiting(resume))
@@ -422,21 +258,6 @@ bool resume_live(struct worker *worker, struct member *member, const struct inte
 
 /* ---- history is read */
 
-/* What history has, so that nobody asks for the rest for a while: nothing of the lane's epoch where it is of another one, unless it was
- * read before that epoch began. */
-static void keep_answer(struct tide_lane *of, const struct history_batch *batch)
-{
-    bool same = batch->last.epoch == of->last.epoch;
-    if (!same && batch->asked_ms <= of->epoch_ms)
-        return;
-    if (batch->count > 0 && (same || of->last.epoch == 0))
-        of->kept_n = batch->first;
-    else
-        of->kept_n = (same || of->last.epoch == 0 ? batch->last.n : of->last.n) + 1;
-    of->kept = batch->last;
-    of->kept_ms = batch->asked_ms;
-}
-
 void resume_on_history(struct worker *worker, const struct command *command)
 {
     const struct history_batch *batch = command->object;
@@ -452,7 +273,7 @@ void resume_on_history(struct worker *worker, const struct command *command)
     bool usable = batch->error == 0 && batch->last.epoch == of->last.epoch;
     bool bounded = worker->replay_bytes >= worker->conf->history.replay_bytes;
     if (batch->error == 0)
-        keep_answer(of, batch);
+        place_keep_answer(of, batch);
     if (usable && !bounded)
         resume_set_replay(worker, of, resume_make_replay(worker, of, command->lane, batch));
     list_init(&waiting);
@@ -461,12 +282,12 @@ void resume_on_history(struct worker *worker, const struct command *command)
         struct resume_lane *lane = CONTAINER_OF(link, struct resume_lane, link);
         struct resume *resume = lane->resume;
         if (lane->state == RESUME_AHEAD &&
-            (!resume->doubted || !is_news(batch->asked_ms, resume))) {
+            (!resume->doubted || !place_is_news(batch->asked_ms, resume))) {
             list_append(&of->waiting, &lane->link);
             continue;
         }
         if (batch->error != 0 || (usable && bounded) ||
-            !try_lane(worker, resume, tide, command->lane, batch))
+            !place_lane(worker, resume, tide, command->lane, batch))
             resume_fail(worker, resume);
         else if (!is_waiting(resume))
             resume_answer(worker, resume);
@@ -479,7 +300,7 @@ void resume_on_history(struct worker *worker, const struct command *command)
 
 static void finish_lane(struct worker *worker, struct resume *resume, int lane)
 {
-    lane_end(&resume->lanes[lane], RESUME_LIVE);
+    place_end(&resume->lanes[lane], RESUME_LIVE);
     if (resume->joined && !is_replaying(resume))
         resume_free(worker, resume);
 }
@@ -500,8 +321,8 @@ enum resume_gather resume_gather(struct worker *worker, struct member *member, i
         finish_lane(worker, resume, lane);
         return RESUME_GO;
     }
-    return halley_plan_add(plan, lanes, lane, encoding_of(member), &at->cursor) ? RESUME_GO
-                                                                                : RESUME_FULL;
+    int encoding = (int)viewer_adapter(member->viewer)->encoding;
+    return halley_plan_add(plan, lanes, lane, encoding, &at->cursor) ? RESUME_GO : RESUME_FULL;
 }
 
 /* ---- time */
@@ -516,7 +337,7 @@ void resume_turn(struct worker *worker)
         bool can = true;
         for (int lane = 0; tide && can && lane < LANE_COUNT; lane++) {
             if (resume->lanes[lane].state == RESUME_AHEAD)
-                can = try_lane(worker, resume, tide, lane, NULL);
+                can = place_lane(worker, resume, tide, lane, NULL);
         }
         if (!can)
             resume_fail(worker, resume);
@@ -566,17 +387,7 @@ static void resume_expire(struct worker *worker, struct resume *resume, struct t
     bool can = tide != NULL;
     unsigned asks = 0;
     for (int lane = 0; can && lane < LANE_COUNT; lane++) {
-        struct resume_lane *at = &resume->lanes[lane];
-        const struct tide_lane *of = &tide->lanes[lane];
-        enum placed placed = at->state == RESUME_ASKED ? PLACED_LATER : PLACED;
-        if (at->state == RESUME_AHEAD && of->kept_n > 0 && is_news(of->kept_ms, resume))
-            placed = place_by_history(of, resume->after[lane]);
-        else if (at->state == RESUME_AHEAD)
-            placed = resume->doubted ? PLACED_LATER : PLACED_OLD;
-        if (placed == PLACED_LOST)
-            set_gap(worker, at);
-        else if (placed == PLACED && at->state == RESUME_AHEAD)
-            lane_end(at, RESUME_LIVE);
+        enum placed placed = place_overdue(worker, resume, tide, lane);
         can = placed != PLACED_LATER;
         asks |= (unsigned)(placed == PLACED_OLD) << lane;
     }
@@ -593,8 +404,8 @@ static void resume_expire(struct worker *worker, struct resume *resume, struct t
     list_remove(&resume->link);
     list_append(&worker->resumes, &resume->link);
     for (int lane = 0; lane < LANE_COUNT; lane++) {
-        if (asks & 1u << lane && !is_asking(worker, &tide->lanes[lane]))
-            ask(worker, tide->room, &tide->lanes[lane], lane);
+        if (asks & 1u << lane)
+            place_ask(worker, tide, lane);
     }
 }
 

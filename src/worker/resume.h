@@ -11,6 +11,9 @@
  *                         AHEAD (has more than we) ─┤     └─ gap before it, where history does not reach back
  *                                                   └─▶ unavailable: can't be told now, and nothing is lost
  *
+ * resume.c answers joins that wait, when all their lanes have a place; place.c (place.h) finds the place of one lane; replay.c encodes
+ * what was read; tide.c keeps the numbers.
+ *
  * Path:      node (COMMAND_ROOM_LIVE, COMMAND_HISTORY), room -> [resume] -> flush.
  * Threads:   the worker's own.
  * Ownership: owns tides, resumes and replays; a resume hangs on its viewer's extras and borrows the member.
