@@ -17,6 +17,9 @@ bool sendbuf_read(int fd, struct sendbuf *out)
         getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &memory_len) != 0)
         return false;
     bool has_min = info_len >= offsetof(struct tcp_info, tcpi_min_rtt) + sizeof(info.tcpi_min_rtt);
+    bool has_busy =
+        info_len >= offsetof(struct tcp_info, tcpi_busy_time) + sizeof(info.tcpi_busy_time);
+    out->busy_us = has_busy ? info.tcpi_busy_time : 0;
     out->rtt_us = info.tcpi_rtt;
     out->min_rtt_us = has_min && info.tcpi_min_rtt != UINT32_MAX ? info.tcpi_min_rtt : 0;
     out->acked = (uint32_t)info.tcpi_bytes_acked;
@@ -31,11 +34,11 @@ uint32_t sendbuf_size(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, &len) == 0 ? (uint32_t)bytes : 0;
 }
 
-void sendbuf_set(int fd, uint32_t bytes, uint32_t most)
+uint32_t sendbuf_set(int fd, uint32_t bytes, uint32_t most)
 {
     int unlocked = 0;
-    if (bytes == 0 && setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &unlocked, sizeof(unlocked)) == 0)
-        return;
     int half = (int)((bytes ? bytes : most) / 2);
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
+    if (bytes > 0 || setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &unlocked, sizeof(unlocked)) != 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
+    return sendbuf_size(fd);
 }

@@ -15,6 +15,8 @@ struct sendbuf {
     uint32_t min_rtt_us; /* least of the last minutes (net.ipv4.tcp_min_rtt_wlen); 0: not known */
     uint32_t held;       /* memory of what is not acknowledged */
     uint32_t acked;      /* bytes of data that arrived since the connection began, modulo 2^32 */
+    uint64_t
+        busy_us; /* for how long since then something was not acknowledged; 0: not known (kernels before 4.10) */
 };
 
 /* Returns false when the kernel does not tell. */
@@ -23,5 +25,6 @@ bool sendbuf_read(int fd, struct sendbuf *out);
 /* The size as it stands now, whoever set it; 0: not known. */
 uint32_t sendbuf_size(int fd);
 
-/* bytes: at most net.core.wmem_max takes effect. 0: the kernel's own tuning again; kernels before 5.14 can't, and get `most`. */
-void sendbuf_set(int fd, uint32_t bytes, uint32_t most);
+/* bytes: at most twice net.core.wmem_max takes effect. 0: the kernel's own tuning again; kernels before 5.14 can't, and get `most`.
+ * Returns the size as it stands then; 0: not known. */
+uint32_t sendbuf_set(int fd, uint32_t bytes, uint32_t most);

@@ -1,6 +1,7 @@
 #include "node/doctor.h"
 
 #include "node/doctor_viewers.h"
+#include "policy/narrow.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -219,6 +220,10 @@ static void judge_tcp(struct report *report)
     if (report->conf->tcp.sndbuf)
         judge_minimum(report, DOCTOR_WMEM_MAX, "warn", report->conf->tcp.sndbuf,
                       "tcp.sndbuf is cut to it");
+    else if (report->conf->tcp.send_delay_ms)
+        judge_minimum(report, DOCTOR_WMEM_MAX, "warn", NARROW_MOST_BYTES / 2,
+                      "send buffers can't be set larger, so tcp.send_delay passes over links that "
+                      "carry more than that in it");
     judge_switch(report, DOCTOR_SACK, "without it a mobile link recovers one loss per round trip");
     judge_switch(report, DOCTOR_TIMESTAMPS,
                  "round trips are measured with it, and SYN cookies keep window scaling by it");

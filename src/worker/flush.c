@@ -58,6 +58,7 @@ static void set_blocked(struct worker *worker, struct viewer *viewer, bool block
     viewer->blocked = blocked;
     list_remove(&viewer->link);
     unmark(viewer);
+    narrow_blocked(worker, viewer, blocked);
     if (blocked) {
         list_append(&worker->blocked, &viewer->link);
         metric_add(&worker->metrics.viewers_blocked, 1);

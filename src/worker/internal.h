@@ -36,6 +36,7 @@
 #include "halley/networks.h"
 #include "policy/kicks.h"
 #include "policy/merge.h"
+#include "policy/narrow.h"
 #include "protocol/adapter.h"
 #include "worker/worker.h"
 #include "ws/codec.h"
@@ -96,8 +97,8 @@ struct terms {
     struct bucket bad_rate;     /* limits.bad_messages */
     struct bucket refused_rate; /* limits.refused_messages */
     uint32_t skipped;           /* messages that it lost by lagging */
-    uint32_t acked;             /* bytes that had arrived (modulo 2^32) … */
-    uint32_t acked_ms;          /* … when it was looked at while its writes waited; 0: never */
+    struct narrow_flow
+        *flow; /* what arrives while its writes wait; NULL until they were looked at */
 };
 
 struct viewer {
@@ -268,7 +269,8 @@ struct worker {
     uint32_t free_slot; /* head of the free list kept in the slots themselves; INT32_MAX: none */
     uint32_t viewer_count;
     uint32_t peak_viewers; /* since memory was last given back */
-    uint64_t terms_bytes;  /* of all viewers' terms and rates */
+    uint64_t terms_bytes;  /* of all viewers' terms, rates and flows */
+    uint32_t sndbuf_most; /* to which the kernel cut a send buffer under this conf; 0: to nothing */
     struct grants grants;
     uint64_t inquiries; /* made so far: the number of the last one */
     struct link asking; /* those that wait for an answer, the oldest first */
@@ -532,6 +534,8 @@ ssize_t write_cut(struct worker *worker, struct viewer *viewer, struct iovec *ru
 
 /* narrow.c: the send buffers of viewers whose writes wait follow what their links carry (tcp.send_delay). */
 void narrow_tick(struct worker *worker);
+/* The viewer was put on the blocked list, or taken from it. */
+void narrow_blocked(struct worker *worker, struct viewer *viewer, bool blocked);
 /* At the pace of heartbeats: who does not wait has the kernel's own buffer again. */
 void narrow_rest(struct worker *worker, struct viewer *viewer);
 void narrow_end(struct worker *worker, struct viewer *viewer);

@@ -83,6 +83,7 @@ static void take_conf(struct worker *worker, struct conf *conf)
     if (earlier)
         keep_promises(worker, earlier);
     worker->conf = conf;
+    worker->sndbuf_most = 0; /* net.core.wmem_max may have been raised meanwhile */
     pulse_take_conf(worker, earlier);
     conf_unref(earlier);
     for (int lane = 0; lane < HALLEY_LANES; lane++) {

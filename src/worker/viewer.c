@@ -136,6 +136,9 @@ static void terms_free(struct worker *worker, struct viewer *viewer)
     if (!terms)
         return;
     worker->terms_bytes -= sizeof(*terms) + rates_bytes(terms->rates);
+    if (terms->flow)
+        worker->terms_bytes -= sizeof(*terms->flow);
+    free(terms->flow);
     rates_free(terms->rates);
     peers_leave(&worker->peers, terms->peer);
     free(terms);

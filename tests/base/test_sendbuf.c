@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -62,7 +63,7 @@ static void sendbuf__is_as_large_as_it_was_set(void **state)
     (void)state;
     struct pair pair;
     open_pair(&pair);
-    sendbuf_set(pair.from, SHORT_BYTES, 1 << 20);
+    assert_int_equal(sendbuf_set(pair.from, SHORT_BYTES, 1 << 20), SHORT_BYTES);
     assert_int_equal(sendbuf_size(pair.from), SHORT_BYTES);
     pass(&pair, 8 << 20);
     assert_int_equal(sendbuf_size(pair.from), SHORT_BYTES);
@@ -78,6 +79,22 @@ static void sendbuf__given_back_is_tuned_by_the_kernel_again(void **state)
     sendbuf_set(pair.from, 0, SHORT_BYTES);
     pass(&pair, 8 << 20);
     assert_true(sendbuf_size(pair.from) > 4 * SHORT_BYTES);
+    close_pair(&pair);
+}
+
+static void sendbuf__past_what_the_kernel_lets_be_set_it_tells_so(void **state)
+{
+    (void)state;
+    struct pair pair;
+    unsigned long wmem_max = 0;
+    FILE *file = fopen("/proc/sys/net/core/wmem_max", "re");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%lu", &wmem_max), 1);
+    fclose(file);
+    open_pair(&pair);
+    assert_int_equal(sendbuf_set(pair.from, (uint32_t)(2 * wmem_max + 65536), 1 << 20),
+                     2 * wmem_max);
+    assert_int_equal(sendbuf_size(pair.from), 2 * wmem_max);
     close_pair(&pair);
 }
 
@@ -104,7 +121,7 @@ static void sendbuf__of_no_socket_is_not_known(void **state)
     struct sendbuf sendbuf;
     assert_false(sendbuf_read(-1, &sendbuf));
     assert_int_equal(sendbuf_size(-1), 0);
-    sendbuf_set(-1, 0, 1 << 20);
+    assert_int_equal(sendbuf_set(-1, 0, 1 << 20), 0);
 }
 
 int run_sendbuf_tests(void)
@@ -112,6 +129,7 @@ int run_sendbuf_tests(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sendbuf__is_as_large_as_it_was_set),
         cmocka_unit_test(sendbuf__given_back_is_tuned_by_the_kernel_again),
+        cmocka_unit_test(sendbuf__past_what_the_kernel_lets_be_set_it_tells_so),
         cmocka_unit_test(sendbuf__tells_what_is_held_and_how_far_the_peer_is),
         cmocka_unit_test(sendbuf__of_no_socket_is_not_known),
     };

@@ -168,6 +168,18 @@ static void doctor__a_set_sndbuf_must_fit_wmem_max(void **state)
     assert_one_problem("warn  net.core.wmem_max = 1000  (want 1001 or more: tcp.sndbuf");
 }
 
+static void doctor__send_delay_needs_room_in_wmem_max(void **state)
+{
+    (void)state;
+    conf.tcp.send_delay_ms = 500;
+    set_text(DOCTOR_WMEM_MAX, "196608");
+    assert_int_equal(judge(), 0);
+    set_text(DOCTOR_WMEM_MAX, "65536");
+    assert_one_problem("warn  net.core.wmem_max = 65536  (want 196608 or more: send buffers");
+    conf.tcp.sndbuf = 4096; /* it wins */
+    assert_int_equal(judge(), 0);
+}
+
 /* Processes of one port hold the same sockets, none of which is closed: nothing has to move to another. */
 static void doctor__shared_ports_ask_for_nothing_more(void **state)
 {
@@ -274,6 +286,7 @@ int run_doctor_tests(void)
         cmocka_unit_test_setup(doctor__files_must_suffice_for_the_viewers_of_the_conf, set_up),
         cmocka_unit_test_setup(doctor__without_limits_connections_the_file_limit_counts, set_up),
         cmocka_unit_test_setup(doctor__a_set_sndbuf_must_fit_wmem_max, set_up),
+        cmocka_unit_test_setup(doctor__send_delay_needs_room_in_wmem_max, set_up),
         cmocka_unit_test_setup(doctor__shared_ports_ask_for_nothing_more, set_up),
         cmocka_unit_test_setup(doctor_read__takes_the_files_without_line_end_and_tabs, set_up),
         cmocka_unit_test_setup(doctor_run__sums_up_this_machine, set_up),
