@@ -215,6 +215,7 @@ static void cut_without_history(struct site *site)
     site_publish(site, "r", "b", true);
     site_publish(site, "r", "c", true);
     site_expect(site, "gap#1");
+    site->node->conf->history.wait_ms = 10000; /* what is read from here on is had */
 }
 
 static void cut_that_history_could_not_fill__is_filled_once_it_can(void **state)
