@@ -230,11 +230,11 @@ static bool report(const struct follow *follow)
     for (int lane = 0; lane < LANE_COUNT; lane++)
         if (print_lane(follow, (enum lane)lane, comma))
             comma = ",";
-    printf("},\"connects\":%" PRIu64 ",\"messages\":%" PRIu64 ",\"holes\":%" PRIu64
-           ",\"repeats\":%" PRIu64 ",\"lost\":%" PRIu64 ",\"skipped\":%" PRIu64
-           ",\"gaps\":%" PRIu64,
-           counts->connects, counts->messages, counts->holes, counts->repeats, counts->lost,
-           counts->skipped, counts->gaps);
+    printf("},\"connects\":%" PRIu64 ",\"joins\":%" PRIu64 ",\"messages\":%" PRIu64
+           ",\"holes\":%" PRIu64 ",\"repeats\":%" PRIu64 ",\"lost\":%" PRIu64
+           ",\"skipped\":%" PRIu64 ",\"gaps\":%" PRIu64,
+           counts->connects, counts->joins, counts->messages, counts->holes, counts->repeats,
+           counts->lost, counts->skipped, counts->gaps);
     print_codes("closes", counts->closes);
     print_codes("errors", counts->errors);
     printf(",\"wrong\":\"%s\"}\n", counts->wrong);

@@ -110,6 +110,7 @@ static void join(struct follow *follow, struct follower *viewer)
     BUF_LIT(out, "}");
     viewer->healing = true;
     viewer->join_ns = 0;
+    follow->counts.joins++;
     send_frame(follow, viewer, FRAME_TEXT, buf_view(out));
 }
 
@@ -137,7 +138,7 @@ static void go_on_from(struct follow *follow, struct follower *viewer, struct js
     viewer->healing = false;
 }
 
-enum field { OP, ID, ROOM, AFTER, CODE, RETRY, FIELDS };
+enum field { OP, ID, ROOM, AFTER, JOIN, CODE, RETRY, FIELDS };
 
 static void on_notice(struct follow *follow, struct follower *viewer, struct json_field *fields)
 {
@@ -157,7 +158,7 @@ static void on_notice(struct follow *follow, struct follower *viewer, struct jso
         heals = true;
     } else if (bytes_is(op, "gap") && here) {
         follow->counts.gaps++;
-        heals = true;
+        heals = fields[JOIN].value.kind != JSON_FALSE;
     } else if (bytes_is(op, "goodbye")) {
         viewer->retry_ns = retry_ms * MS;
     } else if (bytes_is(op, "error")) {
@@ -216,10 +217,13 @@ static bool quick_id(struct bytes payload, struct bytes *id)
 
 static void on_text(struct follow *follow, struct follower *viewer, struct bytes payload)
 {
-    struct json_field fields[FIELDS] = {
-        [OP] = {.name = "op"},     [ID] = {.name = "id"},
-        [ROOM] = {.name = "room"}, [AFTER] = {.name = "after"},
-        [CODE] = {.name = "code"}, [RETRY] = {.name = "retry_after_ms"}};
+    struct json_field fields[FIELDS] = {[OP] = {.name = "op"},
+                                        [ID] = {.name = "id"},
+                                        [ROOM] = {.name = "room"},
+                                        [AFTER] = {.name = "after"},
+                                        [JOIN] = {.name = "join"},
+                                        [CODE] = {.name = "code"},
+                                        [RETRY] = {.name = "retry_after_ms"}};
     char scratch[HISTORY_ID_MAX + 1];
     struct bytes id;
     if (quick_id(payload, &id))

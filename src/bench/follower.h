@@ -49,6 +49,7 @@ struct follow_code {
 
 struct follow_counts {
     uint64_t connects;
+    uint64_t joins;
     uint64_t messages;
     uint64_t holes;
     uint64_t repeats;

@@ -344,7 +344,7 @@ static void on_ready(void *ctx, bool ready)
         presence_on_ready(node);
 }
 
-void dispatch_gap(struct node *node, struct bytes room, unsigned lanes)
+void dispatch_gap(struct node *node, struct bytes room, unsigned lanes, bool no_join)
 {
     const struct held *held = room.len ? dispatch_find(node, room) : NULL;
     uint64_t workers = room.len ? (held ? held->holders : 0) : all_workers(node);
@@ -356,6 +356,7 @@ void dispatch_gap(struct node *node, struct bytes room, unsigned lanes)
         if (!gap)
             continue;
         gap->lane = (enum lane)lane;
+        gap->no_join = no_join;
         metric_add(&node->metrics.gaps, 1);
         deliver(node, workers, gap);
         message_unref(gap);
@@ -366,9 +367,10 @@ static void on_gap(void *ctx, struct bytes room, unsigned lanes)
 {
     struct node *node = ctx;
     struct held *held = room.len ? dispatch_find(node, room) : NULL;
-    if (held && node->conf->history_types > 0)
+    bool kept = held && node->conf->history_types > 0;
+    if (kept)
         lanes = history_cut(node, held, lanes);
-    dispatch_gap(node, room, lanes);
+    dispatch_gap(node, room, lanes, !kept);
 }
 
 /* Tells the worker what became of a viewer's send. */

@@ -51,8 +51,8 @@ void history_points(const struct node *node, struct bytes name,
         points[lane] = room ? room->lanes[lane].last : (struct history_point){0};
 }
 
-/* In the lane's own order: what came after the last message passed on may be missing. */
-static void tell_gap(struct node *node, struct history_room *room, enum lane lane)
+/* In the lane's own order: what came after the last message passed on may be missing. no_join: as with dispatch_gap(). */
+static void tell_gap(struct node *node, struct history_room *room, enum lane lane, bool no_join)
 {
     char text[HISTORY_ID_MAX + 1];
     struct history_point last = room->lanes[lane].last;
@@ -63,6 +63,7 @@ static void tell_gap(struct node *node, struct history_room *room, enum lane lan
     if (!gap)
         return;
     gap->lane = lane;
+    gap->no_join = no_join;
     metric_add(&node->metrics.gaps, 1);
     dispatch_deliver(node, gap);
     message_unref(gap);
@@ -130,7 +131,7 @@ static void guess(struct node *node, struct history_room *room, struct message *
 {
     struct history_lane *lane = &room->lanes[message->lane];
     if (!lane->unsure)
-        tell_gap(node, room, message->lane);
+        tell_gap(node, room, message->lane, false);
     if (history_is_plausible(lane, message->point, node->conf->history.length)) {
         history_advance(room->lanes, message->lane, message->point);
         dispatch_deliver(node, message);
@@ -213,8 +214,9 @@ static void give_up(struct node *node, struct history_wait *wait, const char *wh
     wait_end(node, wait);
     if (wait->cut) /* perhaps nothing comes that would show what is missing */
         history_late_begin(node, room, wait->lane);
+    /* Where nothing came behind what is missing, workers know of no more than their viewers have, and it is passed on once it is read. */
     if (!lane->unsure || wait->cut)
-        tell_gap(node, room, wait->lane);
+        tell_gap(node, room, wait->lane, lane->late && !lane->unsure && count == 0);
     skip_hole(node, wait);
     for (size_t i = 0; i < count; i++)
         pass(node, room, messages[i], false);
@@ -440,13 +442,14 @@ static void fill(struct node *node, struct history_wait *wait, const struct hist
     history_late_end(node, lane);
     struct history_lane settled = *lane;
     bool whole = history_settle(&settled, wait, found);
+    bool empty = found->last.n == 0 && lane->last.n == 0 && !lane->unsure;
     if (!whole)
-        tell_gap(node, room, wait->lane);
+        tell_gap(node, room, wait->lane, empty);
     metric_add(whole ? &node->metrics.history_holes_filled : &node->metrics.history_holes_left, 1);
     *lane = settled;
     if (lane->unsure && wait->wanted && found->count > 0) {
         /* Its viewers may have all or nothing of it; from its last message on everybody knows. */
-        tell_gap(node, room, wait->lane);
+        tell_gap(node, room, wait->lane, false);
         history_set_last(lane, (struct history_point){found->last.epoch, found->last.n - 1});
     }
     const struct history_found none = {.last = found->last};

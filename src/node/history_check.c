@@ -36,7 +36,7 @@ static void ask_later(struct history_stand *check, struct held *held)
         check->at_ms = now + RETRY_MS;
     } else {
         if (!held->gap_told)
-            dispatch_gap(node, bytes_of(held->name, held->name_len), held->checking);
+            dispatch_gap(node, bytes_of(held->name, held->name_len), held->checking, true);
         held->gap_told = true;
         check->at_ms = now + check->pause_ms;
         check->pause_ms = check->pause_ms < PAUSE_MOST_MS / 2 ? check->pause_ms * 2 : PAUSE_MOST_MS;
@@ -110,20 +110,40 @@ bool history_check(struct node *node, struct held *held, unsigned lanes)
     return true;
 }
 
-/* Returns whether a gap is to be told: no number shows what is missing. */
+/* What came in the cut is read. Returns false where memory is out. */
 static bool look_after(struct node *node, struct bytes name, enum lane lane,
                        struct history_point at)
 {
     struct history_room *room = history_room_find(&node->history, name);
-    if (at.n == 0)
-        return true;
     if (!room)
         room = history_room_create(node, name);
     if (!room)
-        return true;
+        return false;
     const struct history_lane *now = &room->lanes[lane];
     bool has = now->last.epoch == at.epoch && now->last.n >= at.n;
-    return !has && !now->wait && !history_cut_lane(node, room, lane);
+    return has || now->wait || history_cut_lane(node, room, lane);
+}
+
+/* The counters are read. Where there is none, no number shows what is missing, and nobody can fetch it. */
+static void look_after_all(struct node *node, struct held *held,
+                           const struct history_point points[LANE_COUNT])
+{
+    struct bytes name = bytes_of(held->name, held->name_len);
+    unsigned none = 0;
+    unsigned failed = 0;
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        unsigned bit = 1u << lane;
+        if (!(held->checking & bit))
+            continue;
+        if (points[lane].n == 0)
+            none |= bit;
+        else if (!look_after(node, name, (enum lane)lane, points[lane]))
+            failed |= bit;
+    }
+    held->checking = 0;
+    if (!held->gap_told)
+        dispatch_gap(node, name, none, true);
+    dispatch_gap(node, name, failed, false);
 }
 
 void history_checked(struct history_stand *check, const struct history_point *points)
@@ -139,15 +159,7 @@ void history_checked(struct history_stand *check, const struct history_point *po
     } else if (!points) {
         ask_later(check, held);
     } else {
-        unsigned lanes = held->checking;
-        unsigned gaps = 0;
-        held->checking = 0;
-        for (int lane = 0; lane < LANE_COUNT; lane++) {
-            if (lanes & 1u << lane && look_after(node, name, (enum lane)lane, points[lane]))
-                gaps |= 1u << lane;
-        }
-        if (!held->gap_told)
-            dispatch_gap(node, name, gaps);
+        look_after_all(node, held, points);
         end(check);
     }
     if (node->phase != PHASE_ENDING)

@@ -215,8 +215,9 @@ int dispatch_publish_merged(struct node *node, struct up *up, struct bytes room,
 void dispatch_deliver(struct node *node, struct message *message);
 /* The room's numbers are read: its viewers may be told that they are in. */
 void dispatch_stands(struct node *node, struct bytes room);
-/* A hole is told in the lane's own order, once per room and lane, to everybody there. */
-void dispatch_gap(struct node *node, struct bytes room, unsigned lanes);
+/* A hole is told in the lane's own order, once per room and lane, to everybody there. no_join: nothing with an id is missing there, or it will come
+ * by itself, so that nobody needs to join again. */
+void dispatch_gap(struct node *node, struct bytes room, unsigned lanes, bool no_join);
 void dispatch_expire_rates(struct node *node); /* forgets users and rooms that owe nothing */
 void dispatch_free_rooms(struct node *node);
 

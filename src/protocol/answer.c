@@ -185,6 +185,8 @@ void answer_notice(struct buf *out, const struct notice *notice)
         write_room(out, notice->room);
         write_lane(out, notice->lane);
         write_after_id(out, notice->after);
+        if (notice->no_join)
+            BUF_LIT(out, ",\"join\":false");
         break;
     case NOTICE_ONLINE:
         BUF_LIT(out, "{\"op\":\"online\"");
@@ -211,6 +213,7 @@ bool answer_is_notice(const struct message *message, struct notice *notice)
         .lane = message->lane,
         .count = message->online,
         .after = message->id,
+        .no_join = message->no_join,
     };
     return true;
 }

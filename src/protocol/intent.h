@@ -111,6 +111,7 @@ struct notice {
     struct bytes room; /* empty: of the messages to all */
     enum lane lane;
     struct bytes after;      /* GAP: id of the last message known to have come; empty: not known */
+    bool no_join;            /* GAP: a join would bring nothing */
     uint32_t count;          /* SKIPPED, ONLINE */
     const char *reason;      /* GOODBYE: static word */
     uint32_t retry_after_ms; /* GOODBYE */

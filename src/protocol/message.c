@@ -40,6 +40,7 @@ static struct message *create(enum message_kind kind, struct bytes room, struct 
     message->kind = kind;
     message->lane = LANE_NORMAL;
     message->type_index = 0;
+    message->no_join = false;
     message->point = (struct history_point){0};
     char *at = message->bytes;
     message->room = take_copy(&at, room);

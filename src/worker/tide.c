@@ -116,7 +116,7 @@ void tide_appended(struct worker *worker, struct room *room, const struct messag
     if (!tide)
         return;
     struct tide_lane *of = &tide->lanes[message->lane];
-    if (message->kind == MESSAGE_GAP)
+    if (message->kind == MESSAGE_GAP && !message->no_join)
         of->gap_told = true;
     if (at.epoch != 0) {
         bool far = number - of->since > FAR; /* of numbers modulo 2^32 */

@@ -222,13 +222,14 @@ def tickets_are_brought():
 VISITS = (
     [{"op": "joined", "room": "r", "ref": 1, "after": ["h.e1.7"]}, *({"type": "chat", "id": f"n.e1.{n}"} for n in (1, 2, 4, 4)),
      {"type": "gift", "id": "h.e1.8"}, {"op": "goodbye", "reason": "drain", "retry_after_ms": 1}],
-    [{"op": "joined", "room": "r", "ref": 1, "after": ["h.e1.8", "n.e2.7"]}, {"type": "chat", "id": "n.e2.8"},
+    [{"op": "joined", "room": "r", "ref": 1, "after": ["h.e1.8", "n.e2.7"]},
+     {"op": "gap", "room": "r", "lane": "high", "join": False}, {"type": "chat", "id": "n.e2.8"},
      {"op": "skipped", "room": "r", "lane": "normal", "count": 3}, {"type": "chat", "id": "n.e2.12"},
      {"op": "error", "ref": 1, "code": "unavailable", "retry_after_ms": 1},
      {"op": "joined", "room": "r", "ref": 1, "after": ["h.e1.8", "n.e2.8"]}, {"type": "chat", "id": "n.e2.9"}],
 )
 # After so many of these it waits for a join.
-JOINS_BEFORE = ((0,), (0, 3, 5))
+JOINS_BEFORE = ((0,), (0, 4, 6))
 
 
 def follow_counts_what_is_wrong():
@@ -265,7 +266,7 @@ def follow_counts_what_is_wrong():
     equal(code, 1, "exit code")
     equal(asked, [None, ["h.e1.8", "n.e1.4"], ["h.e1.8", "n.e2.8"], ["h.e1.8", "n.e2.8"]], "places that were asked for")
     wanted = {"viewers": 1, "joined": 1, "lanes": {"high": {"id": "h.e1.8", "viewers": 1}, "normal": {"id": "n.e2.9", "viewers": 1}},
-              "connects": 2, "messages": 7, "holes": 1, "repeats": 1, "lost": 1, "skipped": 1, "gaps": 0,
+              "connects": 2, "joins": 4, "messages": 7, "holes": 1, "repeats": 1, "lost": 1, "skipped": 1, "gaps": 1,
               "closes": {"1012": 1}, "errors": {"unavailable": 1}, "wrong": "viewer 0: n.e1.4 where 3 was due"}
     equal(state, wanted, "counts")
 

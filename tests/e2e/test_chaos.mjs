@@ -2,9 +2,11 @@
 // What must not get lost while things break: nodes killed, Redis restarted, emptied, its messages dropped on the way.
 //
 // HALLEY_CHAOS_VIEWERS=3000 HALLEY_CHAOS_SECONDS=60 make it long; HALLEY_CHAOS_RETURNS=10000 are those who come back at once;
-// HALLEY_CHAOS_ONLY=nodes (redis, drops, late, emptied, returns) runs one check.
+// HALLEY_CHAOS_ONLY=nodes (redis, drops, late, emptied, joins, returns) runs one check.
 
+import fs from 'node:fs';
 import net from 'node:net';
+import path from 'node:path';
 
 import {
     Halley,
@@ -16,6 +18,7 @@ import {
     finish,
     freePort,
     pause,
+    root,
     sanitized,
     until,
 } from './lib.mjs';
@@ -244,6 +247,39 @@ if (wanted('emptied'))
     );
 
 // ---- many at once
+
+if (wanted('joins'))
+    await check(
+        `a cut from Redis where only gifts have history: none of ${returns} viewers joins again, and none misses a gift`,
+        async () => {
+            const redis = await Redis.start();
+            const node = await Halley.start({ redis, workers: 2, set: { 'type.gift.history': 'yes', 'server.accept': 'spread' } });
+            const script = fs.readFileSync(path.join(root, 'scripts/redis/publish.lua'), 'utf8');
+            const gift = (channel) =>
+                redis.command(
+                    ...['EVAL', script, 2, 'halley:seq:{42}', 'halley:history:{42}:high'],
+                    ...['high', channel, '{"type":"gift"}', 500, 300000, 600000],
+                );
+            const allAt = (n) => ({ lanes }) => lanes.high?.viewers === returns && lanes.high.id.endsWith(`.${n}`);
+            const follow = Follow.start({ ports: [node.port], room: '42', viewers: returns, reportMs: 10 });
+            await follow.until((now) => now.joined === returns, 'all are in', 60000);
+            await gift('halley:high:{42}');
+            await follow.until(allAt(1), 'all have the first gift', 20000);
+            await gift('nowhere');
+            const cut = performance.now();
+            await redis.command('CLIENT', 'KILL', 'TYPE', 'pubsub');
+            await follow.until(allAt(2), 'all have the gift of the cut', 20000);
+            await follow.until((now) => now.gaps >= 2 * returns, 'all know of the other lanes', 20000);
+            const took = performance.now() - cut;
+            const { gaps, joins } = follow.state;
+            console.log(`# ${returns} viewers, one cut: ${gaps} gaps, ${joins - returns} joins because of them, all told after ${took.toFixed(0)} ms`);
+            equal(await follow.stop(), 0, `holes, repeats, losses: ${JSON.stringify(follow.state)}`);
+            equal([gaps, joins], [2 * returns, returns], 'gaps and joins');
+            await node.stop();
+            await redis.kill();
+        },
+        120000,
+    );
 
 if (wanted('returns'))
     await check(

@@ -298,6 +298,10 @@ await check(
                         ['high', 'normal', 'low'].includes(gap.lane),
                         `a gap names its lane, got ${JSON.stringify(gap)}`,
                     );
+                assert(
+                    gaps.some((m) => !m.room) && gaps.every((m) => m.join === false),
+                    `nobody needs to join again without history, got ${JSON.stringify(gaps)}`,
+                );
                 assert(!viewer.ws.close && !viewer.ws.raw.ended, 'the viewer is still connected');
             }
         }

@@ -20,7 +20,7 @@ static void note_message(struct site *site, const struct message *message)
         buf_byte(seen, ' ');
     site->words++;
     if (message->kind == MESSAGE_GAP) {
-        BUF_LIT(seen, "gap");
+        buf_text(seen, message->no_join ? "(gap)" : "gap");
         if (history_id_parse(message->id, &lane, &after))
             buf_printf(seen, "#%d", (int)after.n);
         return;

@@ -1,7 +1,8 @@
 /* site.h: the part of a node that carries room messages, with a real Redis before it and a worker behind it whose rings and mailbox
  * the test reads in its place.
  *
- * What comes of the normal lane is written down, one word a message: `a#3` with number 3, `a` without one, `gap` or `gap#3` (after number 3).
+ * What comes of the normal lane is written down, one word a message: `a#3` with number 3, `a` without one, `gap` or `gap#3` (after number 3); `(gap)`: nobody
+ * needs to join again.
  */
 #pragma once
 

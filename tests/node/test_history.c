@@ -214,7 +214,7 @@ static void cut_without_history(struct site *site)
     (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
     site_publish(site, "r", "b", true);
     site_publish(site, "r", "c", true);
-    site_expect(site, "gap#1");
+    site_expect(site, "(gap)#1");
     site->node->conf->history.wait_ms = 10000; /* what is read from here on is had */
 }
 
@@ -317,7 +317,7 @@ static void first_messages_in_a_cut__are_filled_in_once_counters_can_be_read(voi
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node -hmget"), "OK");
     (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
     site_publish(site, "r", "a", true);
-    site_expect(site, "gap");
+    site_expect(site, "(gap)");
     site_publish(site, "r", "b", true);
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node +hmget"), "OK");
     site_expect(site, "a#1 b#2");
@@ -340,7 +340,7 @@ static void rooms_that_are_checked__show(void **state)
     site_hold(site, "s");
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node -hmget"), "OK");
     (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
-    site_expect(site, "gap gap");
+    site_expect(site, "(gap) (gap)");
     assert_int_equal(checks(site), 2);
     site_release(site, "s");
     site_until(site, one_checked);
@@ -373,11 +373,50 @@ static void cut_where_nothing_has_a_number__is_a_gap(void **state)
     struct site *site = *state;
     site_hold(site, "r");
     (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
-    site_expect(site, "gap");
+    site_expect(site, "(gap)");
     assert_int_equal(site->node->history.rooms.count, 0);
     assert_int_equal(reads(site), 0);
     publish_all(site, "r", "a");
     site_expect(site, "a#1");
+}
+
+static void cut_where_only_other_lanes_have_numbers__is_a_gap_that_needs_no_join(void **state)
+{
+    struct site *site = *state;
+    assert_string_equal(redis_ask(&site->redis, "HSET halley:seq:{r} epoch abc high 3"), "2");
+    site_hold(site, "r");
+    assert_int_equal(site->stands[LANE_HIGH].n, 3);
+    (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
+    site_expect(site, "(gap)");
+    publish_all(site, "r", "a");
+    site_expect(site, "a#1");
+}
+
+/* What gathered goes on behind the hole, which nobody fills for them then. */
+static void cut_that_history_could_not_fill_before_messages_came__needs_joins(void **state)
+{
+    struct site *site = *state;
+    site_hold(site, "r");
+    publish_all(site, "r", "a");
+    site_expect(site, "a#1");
+    site_let_read(site, false);
+    site_publish(site, "r", "b", true);
+    publish_all(site, "r", "c");
+    while (site->node->history.waiting == 0)
+        site_turn(site);
+    node_broker_events.on_gap(site->node, BYTES_LIT("r"), 1u << LANE_NORMAL);
+    site_expect(site, "gap#1 c#3");
+}
+
+static void cut_where_the_stand_is_not_known__needs_joins(void **state)
+{
+    struct site *site = *state;
+    publish_all(site, "r", "abc");
+    assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node -hmget"), "OK");
+    site_hold(site, "r");
+    assert_int_equal(site->stands[LANE_NORMAL].epoch, 0);
+    node_broker_events.on_gap(site->node, BYTES_LIT("r"), 1u << LANE_NORMAL);
+    site_expect(site, "gap");
 }
 
 static void first_messages_in_a_cut_of_a_forged_room__are_filled_in(void **state)
@@ -721,6 +760,9 @@ int run_history_tests(void)
         CASE(first_messages_in_a_cut__are_filled_in),
         IMPATIENT(first_messages_in_a_cut__are_filled_in_once_counters_can_be_read),
         CASE(cut_where_nothing_has_a_number__is_a_gap),
+        CASE(cut_where_only_other_lanes_have_numbers__is_a_gap_that_needs_no_join),
+        IMPATIENT(cut_that_history_could_not_fill_before_messages_came__needs_joins),
+        CASE(cut_where_the_stand_is_not_known__needs_joins),
         CASE(first_messages_in_a_cut_of_a_forged_room__are_filled_in),
         CASE(emptied_redis__is_a_gap_then_the_new_epoch),
         CASE(redis_that_fell_back__begins_another_epoch),

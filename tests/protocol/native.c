@@ -242,7 +242,8 @@ static void message__a_gap_is_a_notice(void **state)
     expect_message(gap, "{\"op\":\"gap\",\"room\":\"42\",\"lane\":\"high\"}");
     gap = make_message(MESSAGE_GAP, NULL, NULL, NULL, NULL, NULL);
     gap->lane = LANE_LOW;
-    expect_message(gap, "{\"op\":\"gap\",\"lane\":\"low\"}");
+    gap->no_join = true;
+    expect_message(gap, "{\"op\":\"gap\",\"lane\":\"low\",\"join\":false}");
 }
 
 static void message__an_online_count_is_a_notice(void **state)

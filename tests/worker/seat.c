@@ -199,12 +199,13 @@ void seat_deliver_large(struct seat *seat, const char *room, uint64_t epoch, uin
     worker_wake(seat->worker);
 }
 
-void seat_gap(struct seat *seat, const char *room)
+void seat_gap(struct seat *seat, const char *room, bool no_join)
 {
     const struct message_parts none = {0};
     struct message *gap = message_create(MESSAGE_GAP, bytes_str(room), &none);
     assert_non_null(gap);
     gap->lane = seat->lane;
+    gap->no_join = no_join;
     assert_true(worker_deliver(seat->worker, gap));
     message_unref(gap);
     worker_wake(seat->worker);

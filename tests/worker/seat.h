@@ -47,7 +47,7 @@ void seat_deliver(struct seat *seat, const char *room, uint64_t epoch, uint64_t 
 void seat_deliver_large(struct seat *seat, const char *room, uint64_t epoch, uint64_t n,
                         size_t bytes);
 /* The node's notice that messages may be missing here. */
-void seat_gap(struct seat *seat, const char *room);
+void seat_gap(struct seat *seat, const char *room, bool no_join);
 /* Answers COMMAND_ASK_HISTORY: messages first to last of the normal lane, of `bytes` each at least. */
 void seat_history(struct seat *seat, const char *room, uint64_t epoch, uint64_t first,
                   uint64_t last, size_t bytes);

@@ -536,12 +536,23 @@ static void hole_after_a_gap_and_a_join__is_told_again(void **state)
     struct guest *guest = first_in(seat, "r", E, 5);
     seat_deliver(seat, "r", E, 7);
     guest_expect(guest, "gap 7");
-    seat_gap(seat, "r");
+    seat_gap(seat, "r", false);
     guest_expect(guest, "gap");
     guest_join(guest, "r", E, 7);
     guest_expect(guest, "joined");
     seat_deliver(seat, "r", E, 9);
     guest_expect(guest, "gap 9");
+    guest_close(guest);
+}
+
+static void hole_after_a_gap_that_needs_no_join__is_told(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *guest = first_in(seat, "r", E, 5);
+    seat_gap(seat, "r", true);
+    guest_expect(guest, "gap");
+    seat_deliver(seat, "r", E, 7);
+    guest_expect(guest, "gap 7");
     guest_close(guest);
 }
 
@@ -585,6 +596,7 @@ int run_resume_tests(void)
         CASE(pace_that_changes_meanwhile__is_told_by_joined),
         CASE(plain_join_while_one_waits__takes_its_place),
         CASE(hole_after_a_gap_and_a_join__is_told_again),
+        CASE(hole_after_a_gap_that_needs_no_join__is_told),
         cmocka_unit_test_setup_teardown(log_that_is_trimmed_at_once__has_no_place_for_a_number,
                                         set_up_small_logs, tear_down),
     };
