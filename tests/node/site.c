@@ -216,6 +216,35 @@ void site_close(struct site *site)
     free(site);
 }
 
+int site_set_up(void **state)
+{
+    *state = site_open(NULL);
+    return 0;
+}
+
+int site_set_up_impatient(void **state)
+{
+    static const char *const overrides[] = {"history.wait=300ms", NULL};
+    *state = site_open(overrides);
+    return 0;
+}
+
+int site_tear_down(void **state)
+{
+    site_close(*state);
+    return 0;
+}
+
+uint64_t site_reads(const struct site *site)
+{
+    return metric_get(&site->node->metrics.history_reads_fill);
+}
+
+uint64_t site_misnumbered(const struct site *site)
+{
+    return metric_get(&site->node->metrics.history_misnumbered);
+}
+
 static uint32_t lives_wanted;
 
 static bool is_live(const struct site *site)
@@ -280,6 +309,12 @@ void site_publish(struct site *site, const char *room, const char *data, bool lo
                                  bytes_str(channel), bytes_str(message),  BYTES_LIT("20"),
                                  BYTES_LIT("60000"), BYTES_LIT("60000")};
     (void)redis_do(&site->redis, args, sizeof(args) / sizeof(args[0]));
+}
+
+void site_publish_all(struct site *site, const char *room, const char *names)
+{
+    for (; *names; names++)
+        site_publish(site, room, (char[]){*names, '\0'}, false);
 }
 
 void site_forge(struct site *site, const char *room, const char *data, const char *id)

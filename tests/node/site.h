@@ -35,6 +35,10 @@ struct site {
 /* The shipped conf but for chat with history, 20 messages of it, and what else is given (up to NULL). */
 struct site *site_open(const char *const *overrides);
 void site_close(struct site *site);
+/* The same for cmocka; impatient: with a history.wait of 300 ms. */
+int site_set_up(void **state);
+int site_set_up_impatient(void **state);
+int site_tear_down(void **state);
 
 /* One turn of the loop, and what came of it. */
 void site_turn(struct site *site);
@@ -52,6 +56,8 @@ void site_ask_history(struct site *site, uint32_t worker, const char *room);
 
 /* Runs publish.lua; lost: what it publishes does not come here. */
 void site_publish(struct site *site, const char *room, const char *data, bool lost);
+/* The same for each letter of names; all of them come. */
+void site_publish_all(struct site *site, const char *room, const char *names);
 /* PUBLISH as somebody does who makes ids up; id: NULL or "<epoch>.<n>" of the normal lane, an empty epoch being the room's own. */
 void site_forge(struct site *site, const char *room, const char *data, const char *id);
 /* A viewer's send of type vote, merged in this way, whatever the conf says of it. */
@@ -59,6 +65,10 @@ void site_merge(struct site *site, const char *room, enum conf_merge kind, uint6
                 const char *newest);
 /* May the node run scripts? */
 void site_let_read(struct site *site, bool may);
+
+/* halley_history_reads_total{for="holes"} and halley_history_misnumbered_total. */
+uint64_t site_reads(const struct site *site);
+uint64_t site_misnumbered(const struct site *site);
 
 /* Waits until so much came, and nothing else; clears it. */
 void site_expect(struct site *site, const char *text);

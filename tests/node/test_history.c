@@ -7,40 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int set_up(void **state)
-{
-    *state = site_open(NULL);
-    return 0;
-}
-
-static int set_up_impatient(void **state)
-{
-    static const char *const overrides[] = {"history.wait=300ms", NULL};
-    *state = site_open(overrides);
-    return 0;
-}
-
 static int set_up_narrow(void **state)
 {
     static const char *const overrides[] = {"history.wait=5s", "history.waiting=16", NULL};
     *state = site_open(overrides);
     return 0;
-}
-
-static int tear_down(void **state)
-{
-    site_close(*state);
-    return 0;
-}
-
-static uint64_t reads(const struct site *site)
-{
-    return metric_get(&site->node->metrics.history_reads_fill);
-}
-
-static uint64_t misnumbered(const struct site *site)
-{
-    return metric_get(&site->node->metrics.history_misnumbered);
 }
 
 static uint64_t late_lanes(const struct site *site)
@@ -53,12 +24,6 @@ static uint64_t checks(const struct site *site)
     return metric_get(&site->node->metrics.history_checks);
 }
 
-static void publish_all(struct site *site, const char *room, const char *names)
-{
-    for (; *names; names++)
-        site_publish(site, room, (char[]){*names, '\0'}, false);
-}
-
 /* ---- holes */
 
 static void numbered_messages__pass_as_they_come(void **state)
@@ -66,25 +31,25 @@ static void numbered_messages__pass_as_they_come(void **state)
     struct site *site = *state;
     site_hold(site, "r");
     assert_int_equal(site->stands[LANE_NORMAL].epoch, 0);
-    publish_all(site, "r", "ab");
+    site_publish_all(site, "r", "ab");
     site_forge(site, "r", "plain", NULL);
-    publish_all(site, "r", "c");
+    site_publish_all(site, "r", "c");
     site_expect(site, "a#1 b#2 plain c#3");
-    assert_int_equal(reads(site), 0);
+    assert_int_equal(site_reads(site), 0);
 }
 
 static void hole__is_filled_in_order_with_one_read(void **state)
 {
     struct site *site = *state;
     site_hold(site, "r");
-    publish_all(site, "r", "a");
+    site_publish_all(site, "r", "a");
     site_publish(site, "r", "b", true);
     site_publish(site, "r", "c", true);
-    publish_all(site, "r", "d");
+    site_publish_all(site, "r", "d");
     site_forge(site, "r", "plain", NULL);
-    publish_all(site, "r", "e");
+    site_publish_all(site, "r", "e");
     site_expect(site, "a#1 b#2 c#3 d#4 plain e#5");
-    assert_int_equal(reads(site), 1);
+    assert_int_equal(site_reads(site), 1);
     assert_int_equal(metric_get(&site->node->metrics.gaps), 0);
     assert_int_equal(metric_get(&site->node->metrics.history_holes_filled), 1);
 }
@@ -94,7 +59,7 @@ static void hole_before_the_first_message__is_filled(void **state)
     struct site *site = *state;
     site_hold(site, "r");
     site_publish(site, "r", "a", true);
-    publish_all(site, "r", "b");
+    site_publish_all(site, "r", "b");
     site_expect(site, "a#1 b#2");
 }
 
@@ -102,10 +67,10 @@ static void hole_larger_than_history__is_a_gap_before_what_is_left(void **state)
 {
     struct site *site = *state;
     site_hold(site, "r");
-    publish_all(site, "r", "a");
+    site_publish_all(site, "r", "a");
     for (int i = 0; i < 30; i++)
         site_publish(site, "r", "x", true);
-    publish_all(site, "r", "b");
+    site_publish_all(site, "r", "b");
     site_expect(site, "a#1 gap#1 x#13 x#14 x#15 x#16 x#17 x#18 x#19 x#20 x#21 x#22 x#23 x#24 x#25 "
                       "x#26 x#27 x#28 x#29 x#30 x#31 b#32");
     assert_int_equal(metric_get(&site->node->metrics.history_holes_left), 1);
@@ -115,11 +80,11 @@ static void hole_that_history_forgot__is_a_gap_and_what_came_stays(void **state)
 {
     struct site *site = *state;
     site_hold(site, "r");
-    publish_all(site, "r", "a");
+    site_publish_all(site, "r", "a");
     site_publish(site, "r", "b", true);
-    publish_all(site, "r", "c");
+    site_publish_all(site, "r", "c");
     assert_string_equal(redis_ask(&site->redis, "DEL halley:history:{r}:normal"), "1");
-    publish_all(site, "r", "d");
+    site_publish_all(site, "r", "d");
     site_forge(site, "r", "end", NULL);
     site_expect(site, "a#1 gap#1 c#3 d#4 end");
 }
@@ -133,17 +98,17 @@ static void history_out_of_reach__is_a_gap_after_the_wait_and_ids_go_on(void **s
 {
     struct site *site = *state;
     site_hold(site, "r");
-    publish_all(site, "r", "a");
+    site_publish_all(site, "r", "a");
     site_expect(site, "a#1");
     site_let_read(site, false);
     site_publish(site, "r", "b", true);
     uint64_t since = clock_ms();
-    publish_all(site, "r", "c");
+    site_publish_all(site, "r", "c");
     site_until(site, waited_out);
     assert_in_range(clock_ms() - since, 290, 4000);
-    publish_all(site, "r", "d");
+    site_publish_all(site, "r", "d");
     site_expect(site, "gap#1 c#3 d#4");
-    assert_in_range(reads(site), 1, 4); /* with pauses, not in a spin */
+    assert_in_range(site_reads(site), 1, 4); /* with pauses, not in a spin */
 }
 
 static bool waits_no_more(const struct site *site)
@@ -155,7 +120,7 @@ static void waiting__is_bounded(void **state)
 {
     struct site *site = *state;
     site_hold(site, "r");
-    publish_all(site, "r", "a");
+    site_publish_all(site, "r", "a");
     site_let_read(site, false);
     site_publish(site, "r", "lost", true);
     uint64_t since = clock_ms();
@@ -172,10 +137,10 @@ static void room_let_go_while_it_waits__is_forgotten(void **state)
 {
     struct site *site = *state;
     site_hold(site, "r");
-    publish_all(site, "r", "a");
+    site_publish_all(site, "r", "a");
     site_let_read(site, false);
     site_publish(site, "r", "b", true);
-    publish_all(site, "r", "c");
+    site_publish_all(site, "r", "c");
     site_expect(site, "a#1");
     while (site->node->history.waiting == 0)
         site_turn(site);
@@ -185,7 +150,7 @@ static void room_let_go_while_it_waits__is_forgotten(void **state)
     site_let_read(site, true);
     site_hold(site, "r");
     assert_int_equal(site->stands[LANE_NORMAL].n, 3);
-    publish_all(site, "r", "d");
+    site_publish_all(site, "r", "d");
     site_expect(site, "d#4");
 }
 
@@ -195,12 +160,12 @@ static void cut_from_redis__is_filled(void **state)
 {
     struct site *site = *state;
     site_hold(site, "r");
-    publish_all(site, "r", "a");
+    site_publish_all(site, "r", "a");
     site_expect(site, "a#1");
     (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
-    publish_all(site, "r", "b");
+    site_publish_all(site, "r", "b");
     site_expect(site, "b#2");
-    publish_all(site, "r", "c");
+    site_publish_all(site, "r", "c");
     site_expect(site, "c#3");
 }
 
@@ -208,7 +173,7 @@ static void cut_from_redis__is_filled(void **state)
 static void cut_without_history(struct site *site)
 {
     site_hold(site, "r");
-    publish_all(site, "r", "a");
+    site_publish_all(site, "r", "a");
     site_expect(site, "a#1");
     site_let_read(site, false);
     (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
@@ -224,18 +189,18 @@ static void cut_that_history_could_not_fill__is_filled_once_it_can(void **state)
     cut_without_history(site);
     site_for(site, 50); /* the other lanes' */
     uint64_t gaps = metric_get(&site->node->metrics.gaps);
-    uint64_t before = reads(site);
+    uint64_t before = site_reads(site);
     site_for(site, 1800);
-    assert_in_range(reads(site) - before, 6, 9); /* of three lanes, with pauses that grow */
+    assert_in_range(site_reads(site) - before, 6, 9); /* of three lanes, with pauses that grow */
     site_forge(site, "r", "plain", NULL);
     site_expect(site, "plain"); /* nothing waits for those reads */
     site_let_read(site, true);
     site_expect(site, "b#2 c#3"); /* nobody published, or asked */
-    before = reads(site);
-    publish_all(site, "r", "d");
+    before = site_reads(site);
+    site_publish_all(site, "r", "d");
     site_for(site, 100);
     site_expect(site, "d#4");
-    assert_int_equal(reads(site), before);
+    assert_int_equal(site_reads(site), before);
     assert_int_equal(metric_get(&site->node->metrics.gaps), gaps); /* it was told already */
 }
 
@@ -256,11 +221,11 @@ static void cut_that_history_could_not_fill__is_filled_by_the_next_message(void 
     struct site *site = *state;
     cut_without_history(site);
     site_let_read(site, true);
-    publish_all(site, "r", "d");
+    site_publish_all(site, "r", "d");
     site_expect(site, "b#2 c#3 d#4");
-    uint64_t before = reads(site);
+    uint64_t before = site_reads(site);
     site_for(site, 700);
-    assert_int_equal(reads(site), before + 2); /* of the other lanes */
+    assert_int_equal(site_reads(site), before + 2); /* of the other lanes */
 }
 
 static bool all_late(const struct site *site)
@@ -294,7 +259,7 @@ static void room_let_go_while_it_is_behind__is_forgotten(void **state)
     site_hold(site, "r");
     assert_int_equal(site->stands[LANE_NORMAL].n, 3);
     site_for(site, 700);
-    publish_all(site, "r", "d");
+    site_publish_all(site, "r", "d");
     site_expect(site, "d#4");
 }
 
@@ -306,7 +271,7 @@ static void first_messages_in_a_cut__are_filled_in(void **state)
     site_publish(site, "r", "a", true);
     site_publish(site, "r", "b", true);
     site_expect(site, "a#1 b#2");
-    publish_all(site, "r", "c");
+    site_publish_all(site, "r", "c");
     site_expect(site, "c#3");
 }
 
@@ -375,8 +340,8 @@ static void cut_where_nothing_has_a_number__is_a_gap(void **state)
     (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
     site_expect(site, "(gap)");
     assert_int_equal(site->node->history.rooms.count, 0);
-    assert_int_equal(reads(site), 0);
-    publish_all(site, "r", "a");
+    assert_int_equal(site_reads(site), 0);
+    site_publish_all(site, "r", "a");
     site_expect(site, "a#1");
 }
 
@@ -388,7 +353,7 @@ static void cut_where_only_other_lanes_have_numbers__is_a_gap_that_needs_no_join
     assert_int_equal(site->stands[LANE_HIGH].n, 3);
     (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
     site_expect(site, "(gap)");
-    publish_all(site, "r", "a");
+    site_publish_all(site, "r", "a");
     site_expect(site, "a#1");
 }
 
@@ -397,11 +362,11 @@ static void cut_that_history_could_not_fill_before_messages_came__needs_joins(vo
 {
     struct site *site = *state;
     site_hold(site, "r");
-    publish_all(site, "r", "a");
+    site_publish_all(site, "r", "a");
     site_expect(site, "a#1");
     site_let_read(site, false);
     site_publish(site, "r", "b", true);
-    publish_all(site, "r", "c");
+    site_publish_all(site, "r", "c");
     while (site->node->history.waiting == 0)
         site_turn(site);
     node_broker_events.on_gap(site->node, BYTES_LIT("r"), 1u << LANE_NORMAL);
@@ -411,7 +376,7 @@ static void cut_that_history_could_not_fill_before_messages_came__needs_joins(vo
 static void cut_where_the_stand_is_not_known__needs_joins(void **state)
 {
     struct site *site = *state;
-    publish_all(site, "r", "abc");
+    site_publish_all(site, "r", "abc");
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node -hmget"), "OK");
     site_hold(site, "r");
     assert_int_equal(site->stands[LANE_NORMAL].epoch, 0);
@@ -435,27 +400,27 @@ static void emptied_redis__is_a_gap_then_the_new_epoch(void **state)
 {
     struct site *site = *state;
     site_hold(site, "r");
-    publish_all(site, "r", "ab");
+    site_publish_all(site, "r", "ab");
     assert_string_equal(redis_ask(&site->redis, "FLUSHALL"), "OK");
-    publish_all(site, "r", "cd");
+    site_publish_all(site, "r", "cd");
     site_expect(site, "a#1 b#2 gap#2 c#1 d#2");
     assert_string_equal(redis_ask(&site->redis, "FLUSHALL"), "OK");
     site_publish(site, "r", "e", true);
-    publish_all(site, "r", "f");
+    site_publish_all(site, "r", "f");
     site_expect(site, "gap#2 e#1 f#2");
-    assert_int_equal(misnumbered(site), 0);
+    assert_int_equal(site_misnumbered(site), 0);
 }
 
 static void redis_that_fell_back__begins_another_epoch(void **state)
 {
     struct site *site = *state;
     site_hold(site, "r");
-    publish_all(site, "r", "abcd");
+    site_publish_all(site, "r", "abcd");
     site_expect(site, "a#1 b#2 c#3 d#4");
     assert_string_equal(redis_ask(&site->redis, "HSET halley:seq:{r} normal 1"), "0");
     (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
     site_expect(site, "gap#4");
-    publish_all(site, "r", "e");
+    site_publish_all(site, "r", "e");
     site_expect(site, "e#1");
 }
 
@@ -464,12 +429,12 @@ static void redis_that_fell_back__begins_another_epoch(void **state)
 static void held_room__goes_on_behind_where_it_stood(void **state)
 {
     struct site *site = *state;
-    publish_all(site, "r", "abc");
+    site_publish_all(site, "r", "abc");
     site_hold(site, "r");
     assert_int_equal(site->stands[LANE_NORMAL].n, 3);
     assert_int_not_equal(site->stands[LANE_NORMAL].epoch, 0);
     site_publish(site, "r", "d", true);
-    publish_all(site, "r", "e");
+    site_publish_all(site, "r", "e");
     site_expect(site, "d#4 e#5");
 }
 
@@ -492,7 +457,7 @@ static void begin_hold_unread(struct site *site, const char *room, const char *c
 static void room_let_go_before_its_stand_is_known__leaves_nothing(void **state)
 {
     struct site *site = *state;
-    publish_all(site, "r", "abc");
+    site_publish_all(site, "r", "abc");
     site_hold(site, "r");
     site_release(site, "r");
     begin_hold_unread(site, "r", "cmdstat_hmget:calls=2");
@@ -506,7 +471,7 @@ static void room_let_go_before_its_stand_is_known__leaves_nothing(void **state)
 static void room_held_again_before_its_stand_is_known__is_asked_for_again(void **state)
 {
     struct site *site = *state;
-    publish_all(site, "r", "abc");
+    site_publish_all(site, "r", "abc");
     site_hold(site, "r");
     site_release(site, "r");
     begin_hold_unread(site, "r", "cmdstat_hmget:calls=2");
@@ -515,14 +480,14 @@ static void room_held_again_before_its_stand_is_known__is_asked_for_again(void *
     site_begin_hold(site, "r");
     site_end_hold(site);
     assert_int_equal(site->stands[LANE_NORMAL].n, 4);
-    publish_all(site, "r", "e");
+    site_publish_all(site, "r", "e");
     site_expect(site, "e#5");
 }
 
 static void cut_while_the_stand_is_read__is_asked_for_again(void **state)
 {
     struct site *site = *state;
-    publish_all(site, "r", "abc");
+    site_publish_all(site, "r", "abc");
     site_hold(site, "r");
     site_release(site, "r");
     begin_hold_unread(site, "r", "cmdstat_hmget:calls=2");
@@ -535,13 +500,13 @@ static void cut_while_the_stand_is_read__is_asked_for_again(void **state)
 static void unknown_stand__is_settled_by_the_first_message(void **state)
 {
     struct site *site = *state;
-    publish_all(site, "r", "abc");
+    site_publish_all(site, "r", "abc");
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node -hmget"), "OK");
     site_hold(site, "r");
     assert_int_equal(site->stands[LANE_NORMAL].epoch, 0);
     site_forge(site, "r", "forged", ".999999");
     site_expect(site, "forged"); /* and not what was before the room was held */
-    publish_all(site, "r", "d");
+    site_publish_all(site, "r", "d");
     site_expect(site, "d#4");
     assert_int_equal(metric_get(&site->node->metrics.gaps), 0);
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node +hmget"), "OK");
@@ -550,14 +515,14 @@ static void unknown_stand__is_settled_by_the_first_message(void **state)
 static void unknown_stand__is_settled_when_a_viewer_comes_back(void **state)
 {
     struct site *site = *state;
-    publish_all(site, "r", "abc");
+    site_publish_all(site, "r", "abc");
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node -hmget"), "OK");
     site_hold(site, "r");
     assert_int_equal(site->stands[LANE_NORMAL].epoch, 0);
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node +hmget"), "OK");
     site_ask_history(site, 0, "r");
     site_expect(site, "gap c#3");
-    publish_all(site, "r", "d");
+    site_publish_all(site, "r", "d");
     site_expect(site, "d#4");
 }
 
@@ -571,7 +536,7 @@ static bool both_have(const struct site *site)
 static void workers_that_ask_at_once__share_a_read(void **state)
 {
     struct site *site = *state;
-    publish_all(site, "r", "abc");
+    site_publish_all(site, "r", "abc");
     site_hold(site, "r");
     for (int i = 0; i < 10; i++) {
         site_ask_history(site, 0, "r");
@@ -586,160 +551,10 @@ static void workers_that_ask_at_once__share_a_read(void **state)
     assert_int_equal(site->batches[0]->last.n, 3);
 }
 
-/* ---- numbers that somebody made up */
-
-static void huge_number__moves_nothing(void **state)
-{
-    struct site *site = *state;
-    site_hold(site, "r");
-    publish_all(site, "r", "a");
-    site_forge(site, "r", "forged", ".999999999");
-    publish_all(site, "r", "bcd");
-    site_expect(site, "a#1 forged b#2 c#3 d#4");
-    assert_int_equal(misnumbered(site), 1);
-    assert_in_range(reads(site), 1, 1);
-    assert_int_equal(metric_get(&site->node->metrics.gaps), 0);
-    /* and Redis goes on counting in the same epoch */
-    assert_string_equal(redis_ask(&site->redis, "HGET halley:seq:{r} normal"), "4");
-    site_publish(site, "r", "e", true);
-    publish_all(site, "r", "f");
-    site_expect(site, "e#5 f#6");
-}
-
-static void small_jump__moves_nothing_either(void **state)
-{
-    struct site *site = *state;
-    site_hold(site, "r");
-    publish_all(site, "r", "a");
-    site_forge(site, "r", "forged", ".5");
-    site_expect(site, "a#1 forged");
-    publish_all(site, "r", "b");
-    site_forge(site, "r", "forged", ".5"); /* until the read there is such a number: a repeat */
-    publish_all(site, "r", "cdef");
-    site_expect(site, "b#2 c#3 d#4 e#5 f#6");
-    assert_int_equal(metric_get(&site->node->metrics.gaps), 0);
-}
-
-static void other_epoch__moves_nothing(void **state)
-{
-    struct site *site = *state;
-    site_hold(site, "r");
-    publish_all(site, "r", "a");
-    site_forge(site, "r", "forged", "zzzzzzzzzz.1");
-    publish_all(site, "r", "bc");
-    site_expect(site, "a#1 forged b#2 c#3");
-    assert_int_equal(metric_get(&site->node->metrics.gaps), 0);
-}
-
-static void forgery_in_a_room_without_history__moves_nothing(void **state)
-{
-    struct site *site = *state;
-    site_hold(site, "r");
-    site_forge(site, "r", "forged", "zzzzzzzzzz.77");
-    publish_all(site, "r", "ab");
-    site_expect(site, "forged a#1 b#2");
-    assert_int_equal(metric_get(&site->node->metrics.gaps), 0);
-}
-
-static void very_next_number__takes_the_place_of_one_message(void **state)
-{
-    struct site *site = *state;
-    site_hold(site, "r");
-    publish_all(site, "r", "a");
-    site_forge(site, "r", "forged", ".2");
-    publish_all(site, "r", "bc");
-    site_expect(site, "a#1 forged#2 c#3");
-    assert_int_equal(misnumbered(site), 0);
-    assert_int_equal(metric_get(&site->node->metrics.history_repeats_dropped), 1);
-}
-
-static bool all_came(const struct site *site)
-{
-    return site->words >= 400;
-}
-
-/* Takes the forged ones out: only the order of the true ones matters. */
-static void drop_forged(struct site *site)
-{
-    struct buf left = {0};
-    char *at;
-    buf_byte(&site->seen, '\0');
-    for (char *word = strtok_r(site->seen.data, " ", &at); word; word = strtok_r(NULL, " ", &at)) {
-        if (strcmp(word, "f") != 0)
-            buf_printf(&left, left.len > 0 ? " %s" : "%s", word);
-        else
-            site->words--;
-    }
-    buf_fini(&site->seen);
-    site->seen = left;
-}
-
-static void flood_of_forgeries__costs_few_reads_and_loses_nothing(void **state)
-{
-    struct site *site = *state;
-    struct buf expected = {0};
-    char id[32];
-    site_hold(site, "r");
-    publish_all(site, "r", "a");
-    site_expect(site, "a#1");
-    uint64_t since = clock_ms();
-    for (int i = 0; i < 200; i++) {
-        snprintf(id, sizeof(id), ".%d", 1000000 - i);
-        site_forge(site, "r", "f", id);
-        site_publish(site, "r", "t", false);
-        buf_printf(&expected, i > 0 ? " t#%d" : "t#%d", i + 2);
-        site_turn(site);
-    }
-    site_until(site, all_came);
-    uint64_t passed = clock_ms() - since;
-    drop_forged(site);
-    buf_byte(&expected, '\0');
-    site_expect(site, expected.data);
-    assert_in_range(reads(site), 1, passed / 200 + 2);
-    assert_int_equal(misnumbered(site), 200);
-    assert_int_equal(metric_get(&site->node->metrics.gaps), 0);
-    buf_fini(&expected);
-}
-
-static void forgery_while_history_is_out_of_reach__silences_nobody(void **state)
-{
-    struct site *site = *state;
-    site_hold(site, "r");
-    publish_all(site, "r", "a");
-    site_expect(site, "a#1");
-    site_let_read(site, false);
-    site_forge(site, "r", "forged", ".999999");
-    publish_all(site, "r", "b");
-    site_expect(site, "gap#1 forged b#2");
-    site_for(site, 320); /* the pause after it */
-    site_let_read(site, true);
-    publish_all(site, "r", "c");
-    site_expect(site, "c#3");
-}
-
-static void far_jump_while_history_is_out_of_reach__has_ids_again_after(void **state)
-{
-    struct site *site = *state;
-    site_hold(site, "r");
-    publish_all(site, "r", "a");
-    for (int i = 0; i < 30; i++)
-        site_publish(site, "r", "x", true);
-    site_expect(site, "a#1");
-    site_let_read(site, false);
-    publish_all(site, "r", "bc");
-    site_expect(site, "gap#1 b c");
-    publish_all(site, "r", "d");
-    site_expect(site, "d"); /* at once: it is no use to wait again so soon */
-    site_let_read(site, true);
-    site_for(site, 320);
-    publish_all(site, "r", "ef");
-    site_expect(site, "e#35 f#36");
-}
-
 int run_history_tests(void)
 {
-#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-#define IMPATIENT(name) cmocka_unit_test_setup_teardown(name, set_up_impatient, tear_down)
+#define CASE(name) cmocka_unit_test_setup_teardown(name, site_set_up, site_tear_down)
+#define IMPATIENT(name) cmocka_unit_test_setup_teardown(name, site_set_up_impatient, site_tear_down)
     const struct CMUnitTest tests[] = {
         CASE(numbered_messages__pass_as_they_come),
         CASE(hole__is_filled_in_order_with_one_read),
@@ -747,7 +562,7 @@ int run_history_tests(void)
         CASE(hole_larger_than_history__is_a_gap_before_what_is_left),
         CASE(hole_that_history_forgot__is_a_gap_and_what_came_stays),
         IMPATIENT(history_out_of_reach__is_a_gap_after_the_wait_and_ids_go_on),
-        cmocka_unit_test_setup_teardown(waiting__is_bounded, set_up_narrow, tear_down),
+        cmocka_unit_test_setup_teardown(waiting__is_bounded, set_up_narrow, site_tear_down),
         CASE(room_let_go_while_it_waits__is_forgotten),
         CASE(cut_from_redis__is_filled),
         IMPATIENT(cut_that_history_could_not_fill__is_filled_once_it_can),
@@ -756,7 +571,7 @@ int run_history_tests(void)
         IMPATIENT(room_let_go_while_it_is_behind__is_forgotten),
         IMPATIENT(lanes_that_are_late__show),
         IMPATIENT(rooms_that_are_checked__show),
-        cmocka_unit_test_setup_teardown(checks__are_bounded, set_up_small, tear_down),
+        cmocka_unit_test_setup_teardown(checks__are_bounded, set_up_small, site_tear_down),
         CASE(first_messages_in_a_cut__are_filled_in),
         IMPATIENT(first_messages_in_a_cut__are_filled_in_once_counters_can_be_read),
         CASE(cut_where_nothing_has_a_number__is_a_gap),
@@ -773,14 +588,6 @@ int run_history_tests(void)
         CASE(unknown_stand__is_settled_by_the_first_message),
         CASE(unknown_stand__is_settled_when_a_viewer_comes_back),
         CASE(workers_that_ask_at_once__share_a_read),
-        CASE(huge_number__moves_nothing),
-        CASE(small_jump__moves_nothing_either),
-        CASE(other_epoch__moves_nothing),
-        CASE(forgery_in_a_room_without_history__moves_nothing),
-        CASE(very_next_number__takes_the_place_of_one_message),
-        CASE(flood_of_forgeries__costs_few_reads_and_loses_nothing),
-        IMPATIENT(forgery_while_history_is_out_of_reach__silences_nobody),
-        IMPATIENT(far_jump_while_history_is_out_of_reach__has_ids_again_after),
     };
 #undef IMPATIENT
 #undef CASE

@@ -11,12 +11,6 @@ static int set_up(void **state)
     return 0;
 }
 
-static int tear_down(void **state)
-{
-    site_close(*state);
-    return 0;
-}
-
 static bool three_answered(const struct site *site)
 {
     return site->merged >= 3;
@@ -55,7 +49,7 @@ static void newest_while_redis_is_away__is_published_after_the_sum(void **state)
 
 int run_merge_tests(void)
 {
-#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, site_tear_down)
     const struct CMUnitTest tests[] = {
         CASE(sums_then_newest__are_both_published),
         CASE(newest_then_sums__are_both_published_once),
