@@ -1,6 +1,7 @@
 #include "node/site.h"
 
 #include "broker/scripts.h"
+#include "lib/conf_with.h"
 #include "worker/internal.h"
 
 #include <stdio.h>
@@ -128,19 +129,9 @@ static void worker_free(struct worker *worker)
 static struct conf *load_conf(const struct site *site, const char *const *overrides)
 {
     char url[96];
-    struct buf errors = {0};
-    struct buf warnings = {0};
-    struct conf_override list[16] = {{url}, {"type.chat.history=yes"}, {"history.length=20"}};
-    size_t count = 3;
+    const char *const ours[] = {url, "type.chat.history=yes", "history.length=20", NULL};
     snprintf(url, sizeof(url), "broker.url=redis://node:secret@127.0.0.1:%d", site->redis.port);
-    for (size_t i = 0; overrides && overrides[i]; i++)
-        list[count++].text = overrides[i];
-    struct conf *conf = conf_load(NULL, list, count, &errors, &warnings);
-    if (!conf)
-        fail_msg("%.*s", (int)errors.len, errors.data);
-    buf_fini(&errors);
-    buf_fini(&warnings);
-    return conf;
+    return conf_with(ours, overrides);
 }
 
 static bool is_ready(const struct site *site)

@@ -1,17 +1,7 @@
 #include "policy/rates.h"
 #include "policy/test_policy.h"
 
-/* Loads the built-in conf with overrides. */
-static struct conf *conf_with(const struct conf_override *overrides, size_t count)
-{
-    struct buf error = {0};
-    struct buf warnings = {0};
-    struct conf *conf = conf_load(NULL, overrides, count, &error, &warnings);
-    assert_non_null(conf);
-    buf_fini(&error);
-    buf_fini(&warnings);
-    return conf;
-}
+#include "lib/conf_with.h"
 
 static const struct conf_type *type_of(const struct conf *conf, const char *name)
 {
@@ -21,7 +11,7 @@ static const struct conf_type *type_of(const struct conf *conf, const char *name
 static void rates__a_type_without_rate_costs_nothing(void **state)
 {
     (void)state;
-    struct conf *conf = conf_with(NULL, 0);
+    struct conf *conf = conf_with(NULL, NULL);
     struct rates *rates = NULL;
     for (int i = 0; i < 1000; i++)
         assert_int_equal(rates_take(&rates, conf, type_of(conf, "chat"), 5), 0);
@@ -33,9 +23,9 @@ static void rates__a_type_without_rate_costs_nothing(void **state)
 static void rates__each_type_has_its_own_bucket_in_one_allocation(void **state)
 {
     (void)state;
-    const struct conf_override set[] = {
-        {"type.chat.rate=2"}, {"type.chat.burst=3"}, {"type.like.rate=10"}, {"type.like.burst=5"}};
-    struct conf *conf = conf_with(set, 4);
+    const char *const set[] = {"type.chat.rate=2", "type.chat.burst=3", "type.like.rate=10",
+                               "type.like.burst=5", NULL};
+    struct conf *conf = conf_with(set, NULL);
     struct rates *rates = NULL;
     assert_int_equal(conf->limited_types, 2);
     for (int i = 0; i < 3; i++)
@@ -57,13 +47,17 @@ static void rates__each_type_has_its_own_bucket_in_one_allocation(void **state)
 static void rates__a_reload_leaves_debts_with_their_types(void **state)
 {
     (void)state;
-    const struct conf_override before[] = {
-        {"type.chat.rate=1"}, {"type.chat.burst=1"}, {"type.like.rate=1"}, {"type.like.burst=1"}};
-    const struct conf_override after[] = {{"type.aaa.rate=1"},  {"type.aaa.burst=1"},
-                                          {"type.gift.rate=1"}, {"type.gift.burst=1"},
-                                          {"type.like.rate=1"}, {"type.like.burst=1"}};
-    struct conf *old = conf_with(before, 4);
-    struct conf *fresh = conf_with(after, 6);
+    const char *const before[] = {"type.chat.rate=1", "type.chat.burst=1", "type.like.rate=1",
+                                  "type.like.burst=1", NULL};
+    const char *const after[] = {"type.aaa.rate=1",
+                                 "type.aaa.burst=1",
+                                 "type.gift.rate=1",
+                                 "type.gift.burst=1",
+                                 "type.like.rate=1",
+                                 "type.like.burst=1",
+                                 NULL};
+    struct conf *old = conf_with(before, NULL);
+    struct conf *fresh = conf_with(after, NULL);
     struct rates *rates = NULL;
     assert_int_equal(rates_take(&rates, old, type_of(old, "chat"), 1000), 0);
     assert_int_equal(rates_take(&rates, old, type_of(old, "like"), 1000), 0);

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/map.h"
+#include "lib/conf_with.h"
 #include "protocol/history_id.h"
 
 #include <arpa/inet.h>
@@ -36,33 +37,16 @@ static int listen_somewhere(int *port)
     return fd;
 }
 
-static struct conf *load_conf(const char *const *overrides)
-{
-    struct buf errors = {0};
-    struct buf warnings = {0};
-    struct conf_override list[16] = {{"type.chat.history=yes"},
-                                     {"limits.viewer_rate=10000"},
-                                     {"limits.viewer_burst=10000"},
-                                     {"limits.join_rate=10000"},
-                                     {"limits.join_burst=10000"}};
-    size_t count = 5;
-    for (size_t i = 0; overrides && overrides[i]; i++)
-        list[count++].text = overrides[i];
-    struct conf *conf = conf_load(NULL, list, count, &errors, &warnings);
-    if (!conf)
-        fail_msg("%.*s", (int)errors.len, errors.data);
-    buf_fini(&errors);
-    buf_fini(&warnings);
-    return conf;
-}
-
 struct seat *seat_open(const char *const *overrides)
 {
+    static const char *const ours[] = {"type.chat.history=yes",     "limits.viewer_rate=10000",
+                                       "limits.viewer_burst=10000", "limits.join_rate=10000",
+                                       "limits.join_burst=10000",   NULL};
     struct seat *seat = calloc(1, sizeof(*seat));
     assert_non_null(seat);
     seat->lane = LANE_NORMAL;
     map_seed();
-    seat->conf = load_conf(overrides);
+    seat->conf = conf_with(ours, overrides);
     seat->wake_fd = eventfd(0, EFD_CLOEXEC);
     seat->connections_limit = 10000;
     mailbox_init(&seat->mailbox);
