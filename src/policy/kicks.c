@@ -52,26 +52,26 @@ static struct kick *add(struct kicks *kicks, struct bytes user, uint32_t hash)
     return NULL;
 }
 
-bool kicks_add(struct kicks *kicks, struct bytes user, uint64_t number, uint32_t bound)
+uint32_t kicks_add(struct kicks *kicks, struct bytes user, uint64_t number, uint32_t bound)
 {
     uint32_t hash = map_hash(user.data, user.len);
     struct kick *kick = find(kicks, user, hash);
-    bool whole = true;
+    uint32_t lost = 0;
     while (!kick && kicks->users.count > 0 && kicks->users.count >= bound) {
         kicks->lost = oldest(kicks)->number;
         forget(kicks, oldest(kicks));
-        whole = false;
+        lost++;
     }
     if (!kick)
         kick = add(kicks, user, hash);
     if (!kick) {
         kicks->lost = number;
-        return false;
+        return lost + 1;
     }
     kick->number = number;
     list_remove(&kick->order);
     list_append(&kicks->order, &kick->order);
-    return whole;
+    return lost;
 }
 
 enum kicks_verdict kicks_judge(const struct kicks *kicks, struct bytes user, uint64_t number)

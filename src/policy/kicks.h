@@ -26,9 +26,9 @@ enum kicks_verdict { KICKS_NONE, KICKS_KICKED, KICKS_UNKNOWN };
 
 void kicks_init(struct kicks *kicks);
 
-/* The user (1 to 64 bytes) was kicked when `number` questions had been asked, not fewer than at the last call. Returns false when one had to be
- * forgotten, or can't be kept for want of memory. */
-bool kicks_add(struct kicks *kicks, struct bytes user, uint64_t number, uint32_t bound);
+/* The user (1 to 64 bytes) was kicked when `number` questions had been asked, not fewer than at the last call. Returns how many had to be
+ * forgotten for that: more than one when the bound was lowered; this one too where memory is out. */
+uint32_t kicks_add(struct kicks *kicks, struct bytes user, uint64_t number, uint32_t bound);
 
 /* A ticket about which question `number` was asked turned out to be the user's. */
 enum kicks_verdict kicks_judge(const struct kicks *kicks, struct bytes user, uint64_t number);

@@ -329,8 +329,9 @@ void tickets_kicked(struct worker *worker, struct bytes user)
 {
     if (list_empty(&worker->asking))
         return;
-    if (!kicks_add(&worker->kicks, user, worker->inquiries, worker->conf->auth.kicks)) {
-        metric_add(&worker->metrics.kicks_forgotten, 1);
+    uint32_t lost = kicks_add(&worker->kicks, user, worker->inquiries, worker->conf->auth.kicks);
+    if (lost > 0) {
+        metric_add(&worker->metrics.kicks_forgotten, lost);
         log_limited(LOG_LEVEL_WARN, "too many users kicked while tickets wait: these get 503",
                     LOG_UINT("auth.kicks", worker->conf->auth.kicks));
     }

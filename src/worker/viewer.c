@@ -403,7 +403,8 @@ void viewer_close(struct worker *worker, struct viewer *viewer, enum close_reaso
 
 int viewer_awaits_connect(struct worker *worker, struct viewer *viewer)
 {
-    return viewer->user ? index_user(worker, viewer) : 0;
+    bool known = viewer->user || worker->conf->auth.mode == AUTH_OPEN; /* else its ticket tells */
+    return known ? index_user(worker, viewer) : 0;
 }
 
 int viewer_opened(struct worker *worker, struct viewer *viewer)

@@ -126,6 +126,19 @@ for (const [what, node, query] of [
     });
 }
 
+await check('Engine.IO 4, before the 40, a guest: under the name that his sid gives him', async () => {
+    const [alice, bob] = [await WsRaw.open(open.port, '/socket.io/?EIO=4&transport=websocket'), await engine4(open, '')];
+    const { sid } = JSON.parse((await alice.nextText('open packet')).slice(1));
+    const path = `/v1/users/guest-${sid}/connections`;
+    equal((await open.http('GET', path)).json.count, 0, 'not counted as a connection yet');
+    equal((await open.http('DELETE', path)).json.kicked, 1, 'kicked');
+    equal(await alice.nextText(), '41', 'what comes');
+    equal((await alice.closing()).code, 4010, 'close');
+    await bob.text('40');
+    assert((await bob.nextText()).startsWith('40{"sid"'), 'another guest connects');
+    bob.destroy();
+});
+
 await check('a real client that waits for its 40 stays away', async () => {
     const events = [];
     const before = await open.metric('halley_closes_total', 'reason="kicked"');
