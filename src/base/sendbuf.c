@@ -37,7 +37,8 @@ uint32_t sendbuf_size(int fd)
 uint32_t sendbuf_set(int fd, uint32_t bytes, uint32_t most)
 {
     int unlocked = 0;
-    int half = (int)((bytes ? bytes : most) / 2);
+    uint32_t wanted = bytes ? bytes : most;
+    int half = (int)(wanted / 2 + wanted % 2);
     if (bytes > 0 || setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &unlocked, sizeof(unlocked)) != 0)
         (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
     return sendbuf_size(fd);

@@ -25,6 +25,6 @@ bool sendbuf_read(int fd, struct sendbuf *out);
 /* The size as it stands now, whoever set it; 0: not known. */
 uint32_t sendbuf_size(int fd);
 
-/* bytes: at most twice net.core.wmem_max takes effect. 0: the kernel's own tuning again; kernels before 5.14 can't, and get `most`.
+/* bytes: rounded up to an even number; at most twice net.core.wmem_max takes effect. 0: the kernel's own tuning again; kernels before 5.14 can't, and get `most`.
  * Returns the size as it stands then; 0: not known. */
 uint32_t sendbuf_set(int fd, uint32_t bytes, uint32_t most);

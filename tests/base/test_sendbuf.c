@@ -67,6 +67,8 @@ static void sendbuf__is_as_large_as_it_was_set(void **state)
     assert_int_equal(sendbuf_size(pair.from), SHORT_BYTES);
     pass(&pair, 8 << 20);
     assert_int_equal(sendbuf_size(pair.from), SHORT_BYTES);
+    /* Less than was asked for would mean that the kernel has cut it. */
+    assert_int_equal(sendbuf_set(pair.from, SHORT_BYTES + 1, 1 << 20), SHORT_BYTES + 2);
     close_pair(&pair);
 }
 
