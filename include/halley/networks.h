@@ -8,8 +8,11 @@
  *                      others: 0.855 to 0.9 of held
  *
  * A level holds when an idle time of that length was survived three times. A connection counts as lost only if its session comes back from
- * the same network in time: a phone that went away is no NAT that forgot. What is lost below the level that holds is believed unless
- * somebody of the network survived as long since, and then the network falls back to the safe interval at once.
+ * the same network in time: a phone that went away is no NAT that forgot. Where a scout does not come back the level only rests, at
+ * first for 24 safe intervals, and twice as long (at most eight times) for each further one in turn; a ceiling is made of returns alone.
+ * What is lost below the level that holds is believed unless somebody of the network survived as long since, and then the network falls back to
+ * the safe interval at once. Of such doubtful losses too many are believed: more than 3, one for each hundred viewers and one for each
+ * three that were missed, in ten minutes (of forgotten connections nearly all come back in time, of phones that went away few).
  *
  * Path:      timer wheel, pings, handshakes -> [networks] -> interval in welcome and pong.
  * Threads:   none inside; one owner's thread.
@@ -97,7 +100,7 @@ void halley_pulse_asked(struct halley_networks *networks, struct halley_pulse *p
                         const struct halley_networks_policy *policy, uint32_t idle_ms,
                         uint32_t now_ms);
 
-/* The connection is over. Fine on a pulse that never started or has ended. */
+/* The connection is over, which says nothing of the level while its session is not back. Fine on a pulse that never started or has ended. */
 void halley_pulse_end(struct halley_networks *networks, struct halley_pulse *pulse,
                       const struct halley_networks_policy *policy, uint32_t now_ms);
 

@@ -9,13 +9,16 @@
 enum {
     LEVELS_MAX = 32,   /* 1.35^27 is 3600: a second to an hour */
     HOLDS = 3,         /* idle times that must be survived before a level holds */
-    BLAME_MAX = 4,     /* two losses: the level is a ceiling */
+    BLAME_MAX = 2,     /* losses: the level is a ceiling */
     MISSING_MAX = 256, /* sessions whose sign of life is missing; the newest displace the oldest */
     DOUBTS_FREE = 3,   /* losses within DOUBTS_MS that others' survival outweighs, and … */
-    DOUBTS_VIEWERS = 100, /* … one more for so many viewers: phones do go away */
+    DOUBTS_VIEWERS = 100, /* … one more for so many viewers, and … */
+    DOUBTS_MISSED =
+        3, /* … for so many that were missed: of phones that go away few are back in time, of forgotten ones nearly all */
     DOUBTS_MS = 600000,
     RETRY_SAFES =
         24, /* safe intervals from a scout's loss to the next try of the level: 10 minutes as shipped */
+    RESTS_MAX = 3,       /* that rest doubles so often while scouts vanish one after the other */
     PATIENCE_LEVELS = 4, /* a scout that is never idle gives way after so many of its intervals */
     KEPT_MS = 86400000
 };
@@ -33,11 +36,13 @@ struct halley_network {
     uint32_t doubts_ms; /* since when doubts are counted */
     uint32_t left_ms;   /* when the last viewer left */
     uint16_t doubts;
+    uint16_t missed; /* since then, and not heard again on the same connection */
     uint8_t hint;
-    uint8_t held;    /* level */
-    uint8_t ceiling; /* level that is too long; LEVELS_MAX: none known */
-    uint8_t tries;   /* of held + 1, survived */
-    uint8_t blame;   /* of held + 1 */
+    uint8_t held;     /* level */
+    uint8_t ceiling;  /* level that is too long; LEVELS_MAX: none known */
+    uint8_t tries;    /* of held + 1, survived */
+    uint8_t blame;    /* of held + 1 */
+    uint8_t vanished; /* scouts that did not come back, since a level held */
     bool waits;
     bool survived[2];
 };
@@ -51,7 +56,6 @@ struct missing {
     uint32_t until_ms;
     uint8_t hint;
     bool scout;
-    bool blamed; /* its end counted already */
 };
 
 struct halley_networks {
@@ -122,8 +126,10 @@ static void start_anew(struct halley_network *network)
     network->held = 0;
     network->tries = 0;
     network->blame = 0;
+    network->vanished = 0;
     network->survived[0] = network->survived[1] = false;
     network->doubts = 0;
+    network->missed = 0;
     network->scout = NULL;
 }
 
@@ -216,14 +222,20 @@ static struct missing *find_missing(struct halley_networks *networks,
     return NULL;
 }
 
-/* The scout's connection is lost, or seems so: the level is blamed, and rests for a while before somebody else tries it. */
-static void blame(struct halley_network *network, uint8_t weight, uint32_t wait_ms, uint32_t now_ms)
+/* Nobody tries the next level for a while, and then it is tried from the start. */
+static void rest(struct halley_network *network, uint32_t wait_ms, uint32_t now_ms)
 {
     network->tries = 0;
-    network->blame = (uint8_t)(network->blame + weight);
     network->waits = true;
     network->wait_ms = now_ms + wait_ms;
-    if (network->blame < BLAME_MAX)
+}
+
+/* The scout's connection was lost, for it is back: what happens twice to a level makes it the ceiling. */
+static void blame(struct halley_network *network, const struct halley_networks_policy *policy,
+                  uint32_t now_ms)
+{
+    rest(network, retry_ms(policy), now_ms);
+    if (++network->blame < BLAME_MAX)
         return;
     network->blame = 0;
     network->ceiling = (uint8_t)(network->held + 1);
@@ -245,9 +257,11 @@ static bool is_doubtful(struct halley_network *network, const struct halley_netw
         return false;
     if (network->doubts == 0 || now_ms - network->doubts_ms > DOUBTS_MS) {
         network->doubts = 0;
+        network->missed = 0;
         network->doubts_ms = now_ms;
     }
-    return ++network->doubts <= DOUBTS_FREE + network->viewers / DOUBTS_VIEWERS;
+    return ++network->doubts <=
+           DOUBTS_FREE + network->viewers / DOUBTS_VIEWERS + network->missed / DOUBTS_MISSED;
 }
 
 static enum halley_loss lose_follower(struct halley_network *network,
@@ -290,7 +304,7 @@ enum halley_loss halley_pulse_start(struct halley_networks *networks, struct hal
         network->scout->missed = false;
         network->scout = NULL;
     }
-    blame(network, missing->blamed ? 1 : 2, retry_ms(policy), now_ms);
+    blame(network, policy, now_ms);
     return HALLEY_LOSS_SCOUT;
 }
 
@@ -312,7 +326,7 @@ enum halley_loss halley_pulse_replaced(struct halley_pulse *ghost,
     network->scout = NULL;
     if (idle_ms < tried_ms(network, policy) / 20 * 19)
         return HALLEY_LOSS_NONE; /* it was early: whatever made it come back was not the level */
-    blame(network, 2, retry_ms(policy), now_ms);
+    blame(network, policy, now_ms);
     return HALLEY_LOSS_SCOUT;
 }
 
@@ -328,6 +342,8 @@ void halley_pulse_heard(struct halley_networks *networks, struct halley_pulse *p
         struct missing *missing = find_missing(networks, network, pulse->session);
         if (missing)
             missing->session = 0;
+        if (network->missed > 0)
+            network->missed--;
         if (network->scout == pulse)
             network->waits = false;
     }
@@ -337,6 +353,7 @@ void halley_pulse_heard(struct halley_networks *networks, struct halley_pulse *p
             network->held++;
             network->tries = 0;
             network->blame = 0;
+            network->vanished = 0;
             network->survived[0] = network->survived[1];
             network->survived_ms[0] = network->survived_ms[1];
         }
@@ -408,6 +425,8 @@ void halley_pulse_asked(struct halley_networks *networks, struct halley_pulse *p
     if (!network || pulse->session == 0 || pulse->missed || idle_ms < told / 20 * 19)
         return;
     pulse->missed = true;
+    if (network->missed < UINT16_MAX)
+        network->missed++;
     networks->missing[networks->next_missing++ % MISSING_MAX] =
         (struct missing){.prefix = network->prefix,
                          .session = pulse->session,
@@ -433,9 +452,11 @@ void halley_pulse_end(struct halley_networks *networks, struct halley_pulse *pul
         network->scout = NULL;
         struct missing *missing =
             pulse->missed ? find_missing(networks, network, pulse->session) : NULL;
-        if (missing) { /* it may be back elsewhere; several such ends weigh as much as a loss */
-            missing->blamed = true;
-            blame(network, 1, most(missing->until_ms - now_ms, retry_ms(policy)), now_ms);
+        if (missing) { /* it may still come back; else it went away by itself, or cannot be told from one that did */
+            uint32_t wait_ms = retry_ms(policy) << least(network->vanished, RESTS_MAX);
+            rest(network, most(missing->until_ms - now_ms, wait_ms), now_ms);
+            if (network->vanished < RESTS_MAX)
+                network->vanished++;
         }
     }
     pulse->network = NULL;

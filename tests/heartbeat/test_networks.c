@@ -103,6 +103,41 @@ static void no_nat__climbs_to_max_and_loses_nobody(void **state)
     }
 }
 
+/* Phones that go away every hour or half hour, one in ten of them back in time to look as if a NAT had forgotten it: nothing of that may last. */
+static void no_nat__is_found_though_many_go_away(void **state)
+{
+    (void)state;
+    static const uint32_t away_per_hour[] = {60, 120};
+    for (unsigned i = 0; i < SEEDS; i++) {
+        struct crowd crowd = crowd_of(UINT32_MAX, i / 2);
+        crowd.away_per_hour = away_per_hour[i % 2];
+        crowd.policy.max_ms = 300000;
+        crowd_play(&crowd, 12ull * HOUR);
+        assert_int_equal(crowd.lost, 0);
+        assert_int_equal(crowd.fell, 0);
+        assert_in_range(crowd.away, 5000, 16000);
+        assert_true(crowd.doubted > 400);
+        assert_in_range(crowd.shortest_ms, 230000, 250000);
+        assert_in_range(crowd.longest_ms, 230000, 250000);
+    }
+}
+
+/* … and a NAT is learned as well as with few. */
+static void nat__is_learned_though_many_go_away(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < SEEDS; seed++) {
+        struct crowd crowd = crowd_of(180000, seed);
+        crowd.away_per_hour = 120;
+        crowd.lost_after_ms = 3 * HOUR;
+        crowd_play(&crowd, 6ull * HOUR);
+        assert_settled(&crowd, 180000);
+        assert_in_range(crowd.lost, 1, 3);
+        assert_int_equal(crowd.lost_late, 0);
+        assert_int_equal(crowd.fell, 0);
+    }
+}
+
 /* A room that never falls silent keeps the NAT's memory fresh: nothing is learned, and nothing lost. */
 static void busy_room__teaches_nothing(void **state)
 {
@@ -166,6 +201,49 @@ static void viewer__without_session_is_never_a_scout(void **state)
     halley_pulse_end(networks, &without, &policy, 0);
     struct halley_pulse alone = pulse_in(networks, 2, 0, 0);
     assert_null(alone.network);
+    halley_networks_destroy(networks);
+}
+
+/* Plays one scout that is asked and goes unheard. Returns false where nobody may be a scout yet. */
+static bool scout_vanishes(struct halley_networks *networks, uint32_t session, uint32_t now_ms)
+{
+    struct halley_pulse scout = pulse_in(networks, 1, session, now_ms);
+    uint32_t told = halley_pulse_next(&scout, &policy, now_ms, 0);
+    bool scouted = told == 33700;
+    if (scouted) {
+        halley_pulse_asked(networks, &scout, &policy, told + 5000, now_ms + told + 5000);
+        assert_true(scout.missed);
+    }
+    halley_pulse_end(networks, &scout, &policy, now_ms + told + 65000);
+    return scouted;
+}
+
+static void scouts__that_never_come_back_make_no_ceiling(void **state)
+{
+    (void)state;
+    struct halley_networks *networks = halley_networks_create();
+    /* A day of them, one a minute wherever one may try: the level rests ever longer, up to eight times ten minutes. */
+    unsigned vanished = 0;
+    uint32_t now_ms = 0;
+    uint32_t last_ms = 0;
+    uint32_t longest_ms = 0;
+    for (; now_ms < 24u * HOUR; now_ms += MINUTE_MS) {
+        if (!scout_vanishes(networks, 1000 + now_ms / MINUTE_MS, now_ms))
+            continue;
+        vanished++;
+        longest_ms = now_ms - last_ms > longest_ms ? now_ms - last_ms : longest_ms;
+        last_ms = now_ms;
+    }
+    assert_in_range(vanished, 17, 21);
+    assert_in_range(longest_ms, 80 * MINUTE_MS, 84 * MINUTE_MS);
+    /* After all that one stays, and the level holds. */
+    now_ms += 84 * MINUTE_MS;
+    struct halley_pulse scout = pulse_in(networks, 1, 77, now_ms);
+    assert_int_equal(halley_pulse_next(&scout, &policy, now_ms, 0), 33700);
+    for (int i = 0; i < 3; i++)
+        halley_pulse_heard(networks, &scout, &policy, 33700, now_ms += 34000);
+    assert_int_equal(halley_pulse_held_ms(&scout, &policy), 33750);
+    halley_pulse_end(networks, &scout, &policy, now_ms);
     halley_networks_destroy(networks);
 }
 
@@ -247,10 +325,13 @@ int run_networks_tests(void)
         cmocka_unit_test(nat__of_180_seconds_is_learned),
         cmocka_unit_test(nat__of_300_seconds_is_learned),
         cmocka_unit_test(no_nat__climbs_to_max_and_loses_nobody),
+        cmocka_unit_test(no_nat__is_found_though_many_go_away),
+        cmocka_unit_test(nat__is_learned_though_many_go_away),
         cmocka_unit_test(busy_room__teaches_nothing),
         cmocka_unit_test(outage__is_recovered_from),
         cmocka_unit_test(nat__that_forgets_sooner_is_learned_anew),
         cmocka_unit_test(viewer__without_session_is_never_a_scout),
+        cmocka_unit_test(scouts__that_never_come_back_make_no_ceiling),
         cmocka_unit_test(viewer__that_is_fixed_follows_only),
         cmocka_unit_test(networks__beyond_entries_are_told_the_safe_interval),
         cmocka_unit_test(networks__are_kept_apart_by_hint),
