@@ -209,7 +209,8 @@ void site_close(struct site *site)
 
 int site_set_up(void **state)
 {
-    *state = site_open(NULL);
+    static const char *const overrides[] = {"history.wait=10s", NULL};
+    *state = site_open(overrides);
     return 0;
 }
 

@@ -35,7 +35,7 @@ struct site {
 /* The shipped conf but for chat with history, 20 messages of it, and what else is given (up to NULL). */
 struct site *site_open(const char *const *overrides);
 void site_close(struct site *site);
-/* The same for cmocka; impatient: with a history.wait of 300 ms. */
+/* The same for cmocka, with a history.wait of 10 s, so that a busy machine ends no wait; impatient: 300 ms. */
 int site_set_up(void **state);
 int site_set_up_impatient(void **state);
 int site_tear_down(void **state);

@@ -151,6 +151,7 @@ static void far_jump_while_history_is_out_of_reach__has_ids_again_after(void **s
     site_expect(site, "d"); /* at once: it is no use to wait again so soon */
     site_let_read(site, true);
     site_for(site, 320);
+    site->node->conf->history.wait_ms = 10000; /* what is read from here on is had */
     site_publish_all(site, "r", "ef");
     site_expect(site, "e#35 f#36");
 }
