@@ -141,7 +141,7 @@ static void publish_user(void *ctx, struct admin_request *request, struct bytes 
         buf_append(&payload, envelope.data + 1, envelope.len - 1);
     int error = payload.failed || envelope.failed
                     ? BROKER_ERR_FULL
-                    : dispatch_publish_user(node, request, buf_view(&payload));
+                    : dispatch_publish_user(node, request, user, buf_view(&payload));
     buf_fini(&envelope);
     buf_fini(&payload);
     if (error)

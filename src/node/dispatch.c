@@ -209,7 +209,12 @@ void dispatch_bad(struct node *node, const char *why, struct bytes name, struct 
         LOG_BYTES("payload", bytes_of(payload.data, payload.len < 128 ? payload.len : 128)));
 }
 
-struct message *dispatch_judge(struct node *node, enum message_kind kind, struct bytes room,
+struct log_field dispatch_whose(enum message_kind kind, struct bytes name)
+{
+    return kind == MESSAGE_USER ? LOG_BYTES("user", name) : LOG_BYTES("room", shown_room(name));
+}
+
+struct message *dispatch_judge(struct node *node, enum message_kind kind, struct bytes name,
                                struct bytes payload)
 {
     struct message_scratch scratch;
@@ -217,13 +222,13 @@ struct message *dispatch_judge(struct node *node, enum message_kind kind, struct
     if (payload.len > node->conf->broker.message_bytes) {
         metric_add(&node->metrics.payload_too_large, 1);
         log_limited(LOG_LEVEL_WARN, "payload dropped: longer than broker.message_bytes",
-                    LOG_BYTES("room", shown_room(room)), LOG_UINT("bytes", payload.len),
+                    dispatch_whose(kind, name), LOG_UINT("bytes", payload.len),
                     LOG_UINT("allowed", node->conf->broker.message_bytes));
         return NULL;
     }
     int error = envelope_parse(payload, (int)node->conf->limits.json_depth, &scratch, &parts);
     if (error != ENVELOPE_OK) {
-        dispatch_bad(node, envelope_error(error), room, payload);
+        dispatch_bad(node, envelope_error(error), name, payload);
         return NULL;
     }
     uint16_t index = conf_type_find(node->conf, parts.type);
@@ -231,15 +236,14 @@ struct message *dispatch_judge(struct node *node, enum message_kind kind, struct
     if (parts.data.len > type->max_bytes) {
         metric_add(&node->metrics.payload_too_large, 1);
         log_limited(LOG_LEVEL_WARN, "payload dropped: data longer than the type's max_bytes",
-                    LOG_BYTES("room", shown_room(room)), LOG_BYTES("type", parts.type),
+                    dispatch_whose(kind, name), LOG_BYTES("type", parts.type),
                     LOG_UINT("bytes", parts.data.len), LOG_UINT("allowed", type->max_bytes));
         return NULL;
     }
-    struct message *message = kind == MESSAGE_USER ? message_create_for(room, &parts)
-                                                   : message_create(kind, room, &parts);
+    struct message *message = kind == MESSAGE_USER ? message_create_for(name, &parts)
+                                                   : message_create(kind, name, &parts);
     if (!message) {
-        log_limited(LOG_LEVEL_ERROR, "payload dropped: out of memory",
-                    LOG_BYTES("room", shown_room(room)));
+        log_limited(LOG_LEVEL_ERROR, "payload dropped: out of memory", dispatch_whose(kind, name));
         return NULL;
     }
     message->lane = type->lane;
@@ -250,7 +254,7 @@ struct message *dispatch_judge(struct node *node, enum message_kind kind, struct
         history_id_parse(message->id, &lane, &point) && lane == type->lane && point.n > 0)
         message->point = point;
     metric_add(&node->metrics.by_lane[type->lane], 1);
-    frames_judge(node, kind, room, parts.type, payload);
+    frames_judge(node, kind, name, parts.type, payload);
     return message;
 }
 
@@ -529,16 +533,21 @@ int dispatch_publish_merged(struct node *node, struct up *up, struct bytes room,
     return error;
 }
 
+/* name: of the room or, on BROKER_USERS, of the user. */
 static int publish_http(struct node *node, struct admin_request *request,
-                        enum broker_channel channel, struct bytes room, struct bytes payload)
+                        enum broker_channel channel, struct bytes name, struct bytes payload)
 {
+    bool to_user = channel == BROKER_USERS;
+    struct bytes room = to_user ? (struct bytes){0} : name;
     struct publish *publish = calloc(1, sizeof(*publish));
     if (!publish)
         return BROKER_ERR_FULL;
     publish->request = request;
-    if (channel != BROKER_USERS)
-        publish->size =
-            frames_measure(node, room.len > 0 ? MESSAGE_ROOM : MESSAGE_ALL, room, payload);
+    publish->size = frames_measure(node,
+                                   to_user        ? MESSAGE_USER
+                                   : room.len > 0 ? MESSAGE_ROOM
+                                                  : MESSAGE_ALL,
+                                   name, payload);
     metric_add(&node->metrics.published_http, 1);
     int error = broker_publish(node->broker, channel, room, payload, (uint64_t)(uintptr_t)publish);
     if (error) {
@@ -559,9 +568,10 @@ void dispatch_tell(struct node *node, struct bytes name, struct bytes payload)
     (void)broker_publish(node->broker, BROKER_NODE, name, payload, 0);
 }
 
-int dispatch_publish_user(struct node *node, struct admin_request *request, struct bytes payload)
+int dispatch_publish_user(struct node *node, struct admin_request *request, struct bytes user,
+                          struct bytes payload)
 {
-    return publish_http(node, request, BROKER_USERS, (struct bytes){0}, payload);
+    return publish_http(node, request, BROKER_USERS, user, payload);
 }
 
 void dispatch_free_rooms(struct node *node)

@@ -63,9 +63,8 @@ void frames_judge(struct node *node, enum message_kind kind, struct bytes name, 
         return;
     metric_add(&node->metrics.frames_long, 1);
     log_limited(LOG_LEVEL_INFO, "message does not fit one TCP segment of nearly all viewers",
-                LOG_BYTES("room", name.len > 0 ? name : BYTES_LIT("(all)")),
-                LOG_BYTES("type", type), LOG_UINT("frame_bytes", size.bytes),
-                LOG_UINT("segment_bytes", size.common));
+                dispatch_whose(kind, name), LOG_BYTES("type", type),
+                LOG_UINT("frame_bytes", size.bytes), LOG_UINT("segment_bytes", size.common));
 }
 
 void frames_warn(const struct frame_size *size, struct buf *out)

@@ -21,6 +21,7 @@
 #pragma once
 
 #include "admin/admin.h"
+#include "base/log.h"
 #include "base/map.h"
 #include "broker/broker.h"
 #include "metrics/metrics.h"
@@ -224,6 +225,9 @@ void dispatch_free_rooms(struct node *node);
 /* Tells the worker what became of a viewer's send and frees publish; id may be empty. */
 void dispatch_settle(struct node *node, struct publish *publish, int result, struct bytes id);
 
+/* For log lines: whose message it is. */
+struct log_field dispatch_whose(enum message_kind kind, struct bytes name);
+
 /* Parses and judges one payload. name: of the room or user; empty for MESSAGE_ALL. Returns a message with its lane, or NULL when it was
  * dropped (and counted). */
 struct message *dispatch_judge(struct node *node, enum message_kind kind, struct bytes name,
@@ -234,7 +238,8 @@ void dispatch_tell(struct node *node, struct bytes name, struct bytes payload);
 /* What is no message and no order: counted and logged. */
 void dispatch_bad(struct node *node, const char *why, struct bytes name, struct bytes payload);
 /* Publishes an HTTP request's message to a user; as dispatch_publish_http(). */
-int dispatch_publish_user(struct node *node, struct admin_request *request, struct bytes payload);
+int dispatch_publish_user(struct node *node, struct admin_request *request, struct bytes user,
+                          struct bytes payload);
 
 /* users.c */
 void users_on_message(struct node *node, struct bytes payload); /* <prefix>:users */

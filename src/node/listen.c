@@ -2,6 +2,7 @@
 
 #include "base/address.h"
 #include "base/log.h"
+#include "base/sendbuf.h"
 #include "conf/address.h"
 
 #include <errno.h>
@@ -23,24 +24,44 @@ static int set_int(int fd, int level, int option, int value)
 
 static void probe_idle(int fd, int seconds)
 {
-    set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set_int(fd, SOL_SOCKET, SO_KEEPALIVE, seconds > 0);
+    if (seconds == 0)
+        return;
     set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
     set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, seconds);
     set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
 }
 
-/* Accepted sockets inherit all of these (docs/design). What a kernel lacks is told once and done without. */
-static void set_options(int fd, const struct conf *conf)
+/* What this conf leaves to the kernel, and the process that had the socket before may have set. */
+static void forget_options(int fd, const struct conf *conf)
+{
+    char congestion[CONF_ADDRESS_MAX];
+    socklen_t len = sizeof(congestion);
+    int fresh = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fresh < 0)
+        return;
+    if (conf->tcp.congestion[0] == '\0' &&
+        getsockopt(fresh, IPPROTO_TCP, TCP_CONGESTION, congestion, &len) == 0)
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion, len);
+    uint32_t size = sendbuf_size(fresh);
+    if (conf->tcp.sndbuf == 0 && sendbuf_set(fd, size, size) > 0)
+        (void)sendbuf_set(fd, 0, size);
+    close(fresh);
+}
+
+/* Accepted sockets inherit all of these (docs/design). What a kernel lacks is told once and done without. With `all` zeros of the conf
+ * are set too: the kernel takes them for its own defaults. */
+static void set_options(int fd, const struct conf *conf, bool all)
 {
     set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    if (conf->tcp.notsent_lowat > 0 &&
+    if ((all || conf->tcp.notsent_lowat > 0) &&
         set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)conf->tcp.notsent_lowat) != 0)
         log_warn("TCP_NOTSENT_LOWAT is not supported: lanes wait behind what the kernel holds");
-    if (conf->tcp.user_timeout_ms > 0)
+    if (all || conf->tcp.user_timeout_ms > 0)
         set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)conf->tcp.user_timeout_ms);
     if (conf->tcp.sndbuf > 0)
         set_int(fd, SOL_SOCKET, SO_SNDBUF, (int)conf->tcp.sndbuf);
-    if (conf->tcp.keepalive_ms > 0)
+    if (all || conf->tcp.keepalive_ms > 0)
         probe_idle(fd, (int)((conf->tcp.keepalive_ms + 999) / 1000));
     const char *congestion = conf->tcp.congestion;
     if (congestion[0] &&
@@ -174,10 +195,14 @@ static int take_port(const struct sockaddr_storage *address, socklen_t len, cons
 
 static void explain(struct buf *error, const char *text, int code)
 {
-    buf_printf(error, "server.listen = %s: %s", text, strerror(-code));
+    buf_printf(error, "server.listen = %s: %s", text,
+               strerror(code == -EBUSY ? EADDRINUSE : -code));
     if (code == -EADDRINUSE)
         BUF_LIT(error, " (another daemon listens there; server.share_port = yes, for both, would "
                        "share the port with it)");
+    else if (code == -EBUSY)
+        BUF_LIT(error, " (another process listens there than the one whose sockets are taken over; "
+                       "stop that one first, or wait until it has gone)");
     else if (code == -EACCES)
         BUF_LIT(error, " (a port below 1024 needs CAP_NET_BIND_SERVICE)");
     else if (code == -EADDRNOTAVAIL)
@@ -192,7 +217,7 @@ static int open_group(struct listen_set *set, const struct conf *conf, uint32_t 
         if (fd < 0)
             return fd;
         set->sockets[(size_t)index * set->group + i] = fd;
-        set_options(fd, conf);
+        set_options(fd, conf, false);
         if (listen(fd, (int)conf->server.backlog) != 0)
             return -errno;
         getsockname(fd, (struct sockaddr *)address,
@@ -201,8 +226,42 @@ static int open_group(struct listen_set *set, const struct conf *conf, uint32_t 
     return 0;
 }
 
-/* One address: its group, all listening, then the program. Returns 1 when this host does not have the address family. */
-static int open_address(struct listen_set *set, const struct conf *conf, uint32_t index,
+static const int *given_group(const struct listen_gift *gift, uint32_t given)
+{
+    return gift->sockets + (size_t)given * gift->group;
+}
+
+/* Which address of the gift is meant; gift->addresses: none. */
+static uint32_t find_given(const struct listen_gift *gift, const char *text)
+{
+    struct sockaddr_storage address;
+    char wanted[CONF_ADDRESS_MAX];
+    char bound[CONF_ADDRESS_MAX];
+    if (conf_address_parse(bytes_str(text), &address) != 0)
+        return gift->addresses;
+    address_print(&address, wanted, sizeof(wanted));
+    for (uint32_t g = 0; g < gift->addresses; g++) {
+        print_bound(given_group(gift, g)[0], bound, sizeof(bound));
+        if (strcmp(bound, wanted) == 0)
+            return g;
+    }
+    return gift->addresses;
+}
+
+static void leave_given(const struct listen_gift *gift, uint32_t given)
+{
+    char bound[CONF_ADDRESS_MAX];
+    print_bound(given_group(gift, given)[0], bound, sizeof(bound));
+    log_warn("the running process listens on an address that server.listen lacks here: nobody "
+             "will when that one has stopped",
+             LOG_STR("address", bound));
+    for (uint32_t i = 0; i < gift->group; i++)
+        close(given_group(gift, given)[i]);
+}
+
+/* One address: its group, all listening, then the program. With `alone` nobody else may listen there: a second group of one port would take connections
+ * that are reset when it closes. Returns 1 when this host does not have the address family. */
+static int open_address(struct listen_set *set, const struct conf *conf, uint32_t index, bool alone,
                         struct buf *error)
 {
     const char *text = conf->server.listen.items[index];
@@ -216,7 +275,9 @@ static int open_address(struct listen_set *set, const struct conf *conf, uint32_
     address_print(&address, set->bound[index], sizeof(set->bound[index]));
     bool shares = conf->server.share_port;
     int code = shares ? 0 : take_port(&address, len, set->bound[index], &set->locks[index]);
-    bool alone = !shares || probe_port(&address, len) == 0;
+    int probed = shares ? probe_port(&address, len) : 0;
+    if (alone && probed == -EADDRINUSE)
+        code = -EBUSY;
     if (code == 0)
         code = open_group(set, conf, index, &address, len);
     if (code == -EAFNOSUPPORT && conf->server.listen.count > 1) {
@@ -228,7 +289,7 @@ static int open_address(struct listen_set *set, const struct conf *conf, uint32_
         return -1;
     }
     address_print(&address, set->bound[index], sizeof(set->bound[index]));
-    if (!alone) {
+    if (probed != 0) {
         set->steady = false;
         log_warn("a program that is no Halley listens on this port too: the kernel spreads "
                  "viewers over both",
@@ -260,35 +321,62 @@ static void drop_address(struct listen_set *set, uint32_t index)
     set->locks[--set->addresses] = -1;
 }
 
-static int open_addresses(struct listen_set *set, const struct conf *conf, struct buf *error)
+/* An address of the gift becomes one of ours. */
+static void take_address(struct listen_set *set, const struct conf *conf, uint32_t index,
+                         const struct listen_gift *gift, uint32_t given)
 {
+    int *group = set->sockets + (size_t)index * set->group;
+    memcpy(group, given_group(gift, given), set->group * sizeof(int));
+    print_bound(group[0], set->bound[index], sizeof(set->bound[index]));
+    for (uint32_t i = 0; i < set->group; i++) {
+        set_options(group[i], conf, !gift->fixed); /* systemd's unit may set some too */
+        if (!gift->fixed)
+            forget_options(group[i], conf);
+        (void)listen(group[i], (int)conf->server.backlog); /* a new backlog takes effect */
+    }
+    if (set->group > 1)
+        set->steady &= choose_accept(conf, group[0], set->group);
+}
+
+/* All of them, as systemd passed them: its unit says where viewers come in. */
+static void take_all(struct listen_set *set, const struct conf *conf,
+                     const struct listen_gift *gift)
+{
+    for (uint32_t a = 0; a < set->addresses; a++)
+        take_address(set, conf, a, gift, a);
+    for (uint32_t i = 0; i < conf->server.listen.count; i++) {
+        if (find_given(gift, conf->server.listen.items[i]) == gift->addresses)
+            log_warn("systemd passed no socket of this address: nobody listens there",
+                     LOG_STR("server.listen", conf->server.listen.items[i]),
+                     LOG_STR("do", "add it to the socket unit, or take it out of server.listen"));
+    }
+}
+
+/* What the running process has and this conf too is taken, what this conf lacks is left to that process alone, the others are opened. */
+static int open_addresses(struct listen_set *set, const struct conf *conf,
+                          const struct listen_gift *gift, struct buf *error)
+{
+    uint64_t taken = 0;
     for (uint32_t a = set->addresses; a-- > 0;) {
-        int result = open_address(set, conf, a, error);
+        uint32_t given = find_given(gift, conf->server.listen.items[a]);
+        bool ours = given < gift->addresses && !(taken & 1ull << given);
+        if (ours)
+            take_address(set, conf, a, gift, given);
+        taken |= ours ? 1ull << given : 0;
+        int result = ours ? 0 : open_address(set, conf, a, gift->addresses > 0, error);
         if (result < 0)
             return -1;
         if (result > 0)
             drop_address(set, a);
     }
+    for (uint32_t g = 0; g < gift->addresses; g++) {
+        if (!(taken & 1ull << g))
+            leave_given(gift, g);
+    }
     if (set->addresses > 0)
         return 0;
     buf_text(error, "server.listen: this host supports none of the addresses");
     return -1;
-}
-
-static void take_gift(struct listen_set *set, const struct conf *conf,
-                      const struct listen_gift *gift)
-{
-    memcpy(set->sockets, gift->sockets, (size_t)set->addresses * set->group * sizeof(int));
-    for (uint32_t a = 0; a < set->addresses; a++) {
-        const int *group = set->sockets + (size_t)a * set->group;
-        print_bound(group[0], set->bound[a], sizeof(set->bound[a]));
-        for (uint32_t i = 0; i < set->group; i++) {
-            set_options(group[i], conf);
-            (void)listen(group[i], (int)conf->server.backlog); /* a new backlog takes effect */
-        }
-        if (set->group > 1)
-            set->steady &= choose_accept(conf, group[0], set->group);
-    }
 }
 
 /* Worker w gets the sockets w, w + workers, …; where there are more workers than sockets several poll copies of one. */
@@ -318,10 +406,10 @@ static int *fds_create(size_t count)
 int listen_open(struct listen_set *set, const struct conf *conf, uint32_t workers,
                 const struct listen_gift *gift, struct buf *error)
 {
-    bool given = gift->addresses > 0;
-    *set = (struct listen_set){.workers = workers,
-                               .group = given ? gift->group : workers,
-                               .addresses = given ? gift->addresses : conf->server.listen.count};
+    *set =
+        (struct listen_set){.workers = workers,
+                            .group = gift->addresses > 0 ? gift->group : workers,
+                            .addresses = gift->fixed ? gift->addresses : conf->server.listen.count};
     for (int i = 0; i < CONF_LISTEN_MAX; i++)
         set->locks[i] = -1;
     set->steady = set->group >= workers;
@@ -330,9 +418,9 @@ int listen_open(struct listen_set *set, const struct conf *conf, uint32_t worker
     set->fds = fds_create((size_t)workers * set->slots);
     if (!set->sockets || !set->fds) {
         buf_text(error, "out of memory");
-    } else if (given) {
-        take_gift(set, conf, gift);
-    } else if (open_addresses(set, conf, error) != 0) {
+    } else if (gift->fixed) {
+        take_all(set, conf, gift);
+    } else if (open_addresses(set, conf, gift, error) != 0) {
         close_all(set);
         return -1;
     }

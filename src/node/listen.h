@@ -30,10 +30,12 @@ struct listen_set {
 struct listen_gift {
     uint32_t addresses; /* 0: none */
     uint32_t group;
+    bool fixed; /* systemd's: where viewers come in, whatever server.listen says */
     int sockets[CONF_LISTEN_MAX * LISTEN_GROUP_MAX];
 };
 
-/* Opens everything, or shares out the gift. Returns 0; or -1 with a
+/* Shares out the gift. Unless it is fixed, what server.listen names beyond it is opened, and what server.listen lacks of it is closed: the
+ * process that gave it has that still. Returns 0; or -1 with a
  * sentence in *error and nothing open. */
 int listen_open(struct listen_set *set, const struct conf *conf, uint32_t workers,
                 const struct listen_gift *gift, struct buf *error);

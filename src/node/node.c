@@ -432,6 +432,7 @@ static int open_listeners(struct node *node)
     struct listen_gift gift = {.group = 1};
     int passed = notify_listen_fds(gift.sockets, CONF_LISTEN_MAX, &error);
     gift.addresses = passed > 0 ? (uint32_t)passed : 0;
+    gift.fixed = passed > 0;
     if (passed > 0)
         log_info("listening on sockets from systemd: all workers accept from each");
     int result = passed < 0 ? -1 : take_share(node, &gift, &error);

@@ -1,5 +1,6 @@
 #include "worker/internal.h"
 #include "worker/resume.h"
+#include "ws/frame.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -7,8 +8,7 @@
 /* One write under construction: what is the viewer's own first, then ranges of the logs. */
 struct write_plan {
     struct halley_plan lanes;
-    size_t own;  /* bytes of rest and queue */
-    size_t high; /* bytes of the high lane, which stands first of the lanes */
+    struct write_cuts cuts; /* what it consists of */
 };
 
 /* Beside a segment of the high lane so much of the others may ride along (an urgent write is no place for a backlog). */
@@ -67,20 +67,27 @@ static void set_blocked(struct worker *worker, struct viewer *viewer, bool block
     }
 }
 
+static void add_run(struct halley_plan *lanes, struct bytes run)
+{
+    if (run.len > 0)
+        lanes->iov[lanes->iov_count++] = (struct iovec){(char *)(uintptr_t)run.data, run.len};
+}
+
+static struct bytes unsent(const struct buf *buf, size_t sent)
+{
+    return buf->len > sent ? bytes_of(buf->data + sent, buf->len - sent) : (struct bytes){0};
+}
+
 static void add_own(struct write_plan *plan, const struct extras *extras)
 {
-    plan->own = 0;
+    plan->cuts = (struct write_cuts){.plan = &plan->lanes};
     if (!extras)
         return;
-    size_t rest = extras->rest.len - extras->rest_sent;
-    if (rest > 0)
-        plan->lanes.iov[plan->lanes.iov_count++] =
-            (struct iovec){extras->rest.data + extras->rest_sent, rest};
-    size_t queue = extras->queue.len - extras->queue_sent;
-    if (queue > 0)
-        plan->lanes.iov[plan->lanes.iov_count++] =
-            (struct iovec){extras->queue.data + extras->queue_sent, queue};
-    plan->own = rest + queue;
+    struct bytes rest = unsent(&extras->rest, extras->rest_sent);
+    add_run(&plan->lanes, rest);
+    plan->cuts.rest = rest.len;
+    plan->cuts.queue = unsent(&extras->queue, extras->queue_sent);
+    add_run(&plan->lanes, plan->cuts.queue);
 }
 
 enum gather { GATHER_ALL, GATHER_FULL, GATHER_AGAIN, GATHER_CLOSED };
@@ -166,7 +173,6 @@ static enum gather gather(struct worker *worker, struct viewer *viewer, struct w
                           struct reach reach)
 {
     halley_plan_init(&plan->lanes);
-    plan->high = 0;
     add_own(plan, viewer->extras);
     if (viewer->state != VIEWER_OPEN || !viewer_adapter(viewer))
         return GATHER_ALL;
@@ -179,11 +185,24 @@ static enum gather gather(struct worker *worker, struct viewer *viewer, struct w
             member = reach.only || got != GATHER_ALL ? NULL : member->next;
         }
         if (lane == HALLEY_LANE_HIGH)
-            plan->high = plan->lanes.bytes;
+            plan->cuts.high = plan->lanes.bytes;
         if (got != GATHER_ALL)
             return got;
     }
     return GATHER_ALL;
+}
+
+/* The kernel took `taken` bytes of the queue: of a frame that it has half of the other half leaves the queue. Returns how many bytes that are. */
+static size_t tear(struct extras *extras, struct bytes queue, size_t taken)
+{
+    size_t half = taken < queue.len ? ws_frames_end(queue, taken) - taken : 0;
+    if (half == 0)
+        return 0;
+    buf_append(&extras->rest, queue.data + taken, half);
+    if (!extras->rest.failed)
+        return half;
+    buf_fini(&extras->rest); /* then it stays there, and a frame may go in two */
+    return 0;
 }
 
 /* Takes `sent` bytes off the viewer's own runs; returns what is left of `sent` for the lanes. */
@@ -200,10 +219,10 @@ static size_t settle_own(struct worker *worker, struct viewer *viewer, size_t se
         extras->rest_sent = 0;
         buf_fini(&extras->rest);
     }
-    size_t queue = extras->queue.len - extras->queue_sent;
-    taken = sent < queue ? sent : queue;
-    extras->queue_sent += taken;
+    struct bytes queue = unsent(&extras->queue, extras->queue_sent);
+    taken = sent < queue.len ? sent : queue.len;
     sent -= taken;
+    extras->queue_sent += taken + tear(extras, queue, taken);
     if (extras->queue_sent == extras->queue.len) {
         metric_add(&worker->metrics.write_frames, extras->queue_frames);
         extras->queue_frames = 0;
@@ -254,13 +273,14 @@ static void on_drained(struct worker *worker, struct viewer *viewer)
 static bool write_once(struct worker *worker, struct viewer *viewer, struct write_plan *plan,
                        bool full)
 {
-    size_t wanted = plan->own + plan->lanes.bytes;
+    size_t own = plan->cuts.rest + plan->cuts.queue.len;
+    size_t wanted = own + plan->lanes.bytes;
     if (plan->lanes.iov_count == 0) {
         on_drained(worker, viewer);
         return false;
     }
-    struct write_cuts cuts = {.plan = &plan->lanes, .own = plan->own, .high = plan->high};
-    ssize_t sent = write_cut(worker, viewer, plan->lanes.iov, plan->lanes.iov_count, wanted, &cuts);
+    ssize_t sent =
+        write_cut(worker, viewer, plan->lanes.iov, plan->lanes.iov_count, wanted, &plan->cuts);
     if (sent < 0) {
         if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
             set_blocked(worker, viewer, true);
@@ -275,7 +295,7 @@ static bool write_once(struct worker *worker, struct viewer *viewer, struct writ
     viewer->written_ms = worker->now_ms;
     metric_add(&worker->metrics.writes, 1);
     metric_add(&worker->metrics.bytes_out, (uint64_t)sent);
-    size_t for_lanes = plan->own > 0 ? settle_own(worker, viewer, (size_t)sent) : (size_t)sent;
+    size_t for_lanes = own > 0 ? settle_own(worker, viewer, (size_t)sent) : (size_t)sent;
     struct iovec rest[2];
     int rest_count;
     uint32_t frames = halley_plan_settle(&plan->lanes, for_lanes, rest, &rest_count);

@@ -72,10 +72,10 @@ enum viewer_state {
 /* Things that few viewers have at any time: allocated on demand, given back when empty. */
 struct extras {
     struct buf head; /* VIEWER_HANDSHAKE: the part of a request head that came */
-    struct buf rest; /* of a lane's frame that was cut: goes first, before everything */
+    struct buf rest; /* of a frame that was cut: goes first, before everything */
     size_t rest_sent;
-    struct buf queue; /* private queue: replies, notices, pings and pongs, close frame */
-    size_t queue_sent;
+    struct buf queue;  /* private queue: replies, notices, pings and pongs, close frame */
+    size_t queue_sent; /* a frame begins there, unless it is an answer over HTTP */
     uint32_t queue_frames;
     uint32_t pong_at;  /* where in the queue the newest unsent pong stands */
     uint32_t pong_len; /* 0: there is none */
@@ -522,11 +522,12 @@ bool sweep_turn(struct worker *worker); /* one slice; true when more is left */
 ssize_t write_runs(struct worker *worker, struct viewer *viewer, struct iovec *runs, int count,
                    size_t bytes);
 
-/* What a write consists of, so that it can be cut where frames end: `own` bytes of the viewer's, then the plan's segments, the first `high` bytes of
- * them of the high lane. No frame of these that fits a TCP segment goes in two. */
+/* What a write consists of, so that it can be cut where frames end: the rest of a frame, the viewer's private queue, then the plan's segments, the
+ * first `high` bytes of them of the high lane. No frame of queue and high lane that fits a TCP segment goes in two. */
 struct write_cuts {
     const struct halley_plan *plan;
-    size_t own;
+    size_t rest;
+    struct bytes queue;
     size_t high;
 };
 ssize_t write_cut(struct worker *worker, struct viewer *viewer, struct iovec *runs, int count,

@@ -1,6 +1,7 @@
 #include "worker/internal.h"
 
 #include "base/check.h"
+#include "ws/frame.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -138,6 +139,24 @@ static size_t send_directly(struct worker *worker, struct viewer *viewer, struct
     return (size_t)sent;
 }
 
+/* The socket has half of a frame: the other half goes before everything, so that whole frames stand in the queue. Returns its length, 0 when memory is
+ * out: then it is the queue's. */
+static size_t keep_half(struct worker *worker, struct viewer *viewer, struct bytes text,
+                        size_t sent)
+{
+    struct extras *extras = extras_of(worker, viewer);
+    size_t half = ws_frames_end(text, sent) - sent;
+    if (!extras)
+        return 0;
+    buf_append(&extras->rest, text.data + sent, half);
+    if (extras->rest.failed) {
+        buf_fini(&extras->rest);
+        half = 0;
+    }
+    extras_settle(worker, viewer);
+    return half;
+}
+
 void reply_end(struct worker *worker, struct viewer *viewer)
 {
     worker->in_hand = NULL;
@@ -151,6 +170,8 @@ void reply_end(struct worker *worker, struct viewer *viewer)
     size_t sent = 0;
     if (!viewer->blocked && outbox_pending(viewer) == 0)
         sent = send_directly(worker, viewer, text);
+    if (sent > 0 && sent < text.len)
+        sent += keep_half(worker, viewer, text, sent);
     if (sent == text.len)
         metric_add(&worker->metrics.write_frames, 1);
     bool closing = viewer->state == VIEWER_CLOSING;
@@ -158,7 +179,7 @@ void reply_end(struct worker *worker, struct viewer *viewer)
     /* What the socket has half of must follow whole, before a close frame too: then the bound is looked at afterwards. */
     if (outbox_append(worker, viewer, bytes_of(text.data + sent, text.len - sent), 1,
                       bounded && sent == 0)) {
-        if (sent < text.len || closing)
+        if (outbox_pending(viewer) > 0 || closing)
             flush_mark(worker, viewer);
         if (bounded && outbox_pending(viewer) > worker->conf->limits.private_bytes)
             viewer_close(worker, viewer, CLOSE_TOO_SLOW);

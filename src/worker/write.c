@@ -1,5 +1,7 @@
 #include "worker/internal.h"
 
+#include "ws/frame.h"
+
 #include <errno.h>
 #include <sys/socket.h>
 
@@ -20,6 +22,11 @@ static int cut(const struct iovec *runs, int count, size_t from, size_t len, str
     return parts;
 }
 
+static size_t least_of(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
 static ssize_t send_runs(int fd, struct iovec *runs, int count, int flags)
 {
     if (count == 1)
@@ -28,22 +35,35 @@ static ssize_t send_runs(int fd, struct iovec *runs, int count, int flags)
     return sendmsg(fd, &message, flags);
 }
 
+/* How many of the next bytes may go in one piece, by what they are: whole frames of the private queue or of the high lane, within `room` where one fits
+ * it. A frame that is longer goes whole: the kernel's own cuts can't be helped then. */
+static size_t piece_at(const struct write_cuts *cuts, size_t done, size_t room, size_t plain)
+{
+    size_t own = cuts->rest + cuts->queue.len;
+    if (done < cuts->rest)
+        return least_of(cuts->rest - done, plain);
+    if (done >= own)
+        return halley_plan_cut(cuts->plan, done - own, cuts->high, room);
+    size_t from = done - cuts->rest;
+    size_t left = cuts->queue.len - from;
+    size_t len = ws_frames_cut(bytes_of(cuts->queue.data + from, left), room);
+    return len > 0 ? len : least_of(left, plain);
+}
+
 /* The kernel compares what it holds unsent with TCP_NOTSENT_LOWAT only when it begins a new buffer, and the last one grows to 64 KB as long as it
  * may be appended to. MSG_EOR closes each slice's buffer, so that every slice is asked about. */
 static size_t slice_at(const struct worker *worker, const struct viewer *viewer, size_t done,
                        size_t left, const struct write_cuts *cuts)
 {
     size_t lowat = worker->conf->tcp.notsent_lowat;
-    size_t plain = lowat > 0 && lowat < left ? lowat : left;
-    if (!cuts || cuts->high == 0 || viewer->segment == 0 || done >= cuts->own + cuts->high)
+    size_t plain = lowat > 0 ? least_of(lowat, left) : left;
+    size_t framed = cuts ? cuts->rest + cuts->queue.len + cuts->high : 0;
+    if (done >= framed)
         return plain;
-    if (done < cuts->own)
-        return cuts->own - done < plain ? cuts->own - done : plain;
-    size_t room = lowat > 0 && lowat < viewer->segment ? lowat : viewer->segment;
-    size_t from = done - cuts->own;
-    size_t len = halley_plan_cut(cuts->plan, from, cuts->high, room);
-    if (from + len == cuts->high && len < room) /* the other lanes fill it up */
-        len = left < room ? left : room;
+    size_t room = lowat > 0 ? least_of(lowat, viewer->segment) : viewer->segment;
+    size_t len = piece_at(cuts, done, room, plain);
+    if (done + len == framed && len < room) /* the other lanes fill it up */
+        len = least_of(left, room);
     return len;
 }
 
@@ -52,13 +72,14 @@ ssize_t write_cut(struct worker *worker, struct viewer *viewer, struct iovec *ru
 {
     const int flags = MSG_NOSIGNAL | MSG_DONTWAIT | MSG_EOR;
     size_t lowat = worker->conf->tcp.notsent_lowat;
-    bool one_segment = !cuts || cuts->high == 0 || bytes <= viewer->segment;
-    if (one_segment && (lowat == 0 || bytes <= lowat))
+    if (viewer->segment == 0 || (cuts && cuts->rest + cuts->queue.len + cuts->high == 0))
+        cuts = NULL;
+    if ((lowat == 0 || bytes <= lowat) && (!cuts || bytes <= viewer->segment))
         return send_runs(viewer->fd, runs, count, flags);
     size_t done = 0;
     while (done < bytes) {
         struct iovec part[HALLEY_PLAN_IOV];
-        size_t len = slice_at(worker, viewer, done, bytes - done, one_segment ? NULL : cuts);
+        size_t len = slice_at(worker, viewer, done, bytes - done, cuts);
         int parts = cut(runs, count, done, len, part);
         ssize_t sent = send_runs(viewer->fd, part, parts, flags);
         if (sent < 0 && errno == EINTR)

@@ -98,6 +98,52 @@ static uint64_t big_endian(const char *data, size_t len)
     return value;
 }
 
+/* The length of the frame for a viewer at the start of row; 0: no whole one stands there. */
+static size_t whole_frame(struct bytes row)
+{
+    if (row.len < 2)
+        return 0;
+    unsigned first = (unsigned char)row.data[0];
+    unsigned second = (unsigned char)row.data[1];
+    unsigned opcode = first & 0x0f;
+    if ((first & 0x70) || (second & 0x80) || opcode > WS_PONG ||
+        (opcode > WS_BINARY && !ws_is_control(opcode)))
+        return 0;
+    size_t head = second < 126 ? 2 : second == 126 ? 4 : 10;
+    if (row.len < head)
+        return 0;
+    uint64_t payload = head == 2 ? second : big_endian(row.data + 2, head - 2);
+    return payload <= row.len - head ? head + (size_t)payload : 0;
+}
+
+static struct bytes behind(struct bytes row, size_t taken)
+{
+    return bytes_of(row.data + taken, row.len - taken);
+}
+
+size_t ws_frames_cut(struct bytes row, size_t room)
+{
+    size_t taken = 0;
+    size_t next = whole_frame(row);
+    do {
+        taken += next;
+        next = whole_frame(behind(row, taken));
+    } while (next > 0 && taken + next <= room);
+    return taken;
+}
+
+size_t ws_frames_end(struct bytes row, size_t at)
+{
+    size_t end = 0;
+    while (end < at) {
+        size_t next = whole_frame(behind(row, end));
+        if (next == 0)
+            return row.len;
+        end += next;
+    }
+    return end;
+}
+
 static bool read_length(struct bytes view, unsigned len7, struct ws_head *head)
 {
     size_t extended = len7 == 126 ? 2 : len7 == 127 ? 8 : 0;

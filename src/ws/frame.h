@@ -29,6 +29,14 @@ void ws_frame_append(struct buf *out, enum ws_opcode opcode, struct bytes payloa
  * frame (§5.5.1). */
 void ws_frame_close(struct buf *out, uint16_t code, const char *reason);
 
+/* A row of whole frames for viewers, as it waits to be sent. How many of its bytes are whole frames within the first `room`; the first frame
+ * alone where that does not fit. 0: no such frame stands at its start. */
+size_t ws_frames_cut(struct bytes row, size_t room);
+
+/* Where the frame ends whose bytes are sent up to `at`: the least end of a frame that is not before it, or the end of what can't be read as
+ * frames. */
+size_t ws_frames_end(struct bytes row, size_t at);
+
 /* Writers that do not know their payload's length yet: ws_frame_begin() leaves room for the head of
  * a payload of likely_len bytes and returns a mark; ws_frame_end() puts the head right before the
  * payload, which is moved only where its head has another length than the room. Failures as

@@ -191,6 +191,37 @@ await check('ip-hash holds over restarts: one address meets one worker', async (
     await next.stop();
 });
 
+const listening = (...ports) => ({ 'server.listen': ports.map((port) => `127.0.0.1:${port}`).join(',') });
+const connects = (port) => RawSocket.connect(port).then((socket) => socket.destroy() ?? 'ok', (error) => error.code);
+
+await check('server.listen of the new one holds: what is new there opens, what is not goes with the old one', async () => {
+    const [port, left, added] = [await freePort(), await freePort(), await freePort()];
+    const old = await Halley.start({ port, workers: 2, set: shared(1, listening(port, left)) });
+    const next = await Halley.start({ port, workers: 1, set: shared(2, listening(port, added)) });
+    for (const each of [port, left, added]) (await Native.open(each)).destroy();
+    assert(new RegExp(`an address that server.listen lacks here.*127.0.0.1:${left}`).test(next.log), next.log);
+    equal((await old.stop()).code, 0, 'exit code');
+    assert(/another process serves the port/.test(old.log), 'it was a hand-over');
+    for (const each of [port, added]) (await Native.open(each)).destroy();
+    equal(await connects(left), 'ECONNREFUSED', 'an address that is no longer in server.listen');
+    const last = await Halley.start({ port, workers: 3, set: shared(3, listening(port, left, added)) });
+    equal((await next.stop()).code, 0, 'exit code');
+    for (const each of [port, left, added]) (await Native.open(each)).destroy();
+    await last.stop();
+});
+
+await check('a new address that another process has: exit 69, and the old one serves on', async () => {
+    const other = await Halley.start({ workers: 1, set: shared(1) });
+    const old = await Halley.start({ workers: 2, set: shared(2) });
+    const next = await Halley.start({ port: old.port, set: shared(3, listening(old.port, other.port)), ready: false });
+    next.told = true;
+    equal((await within(next.exit, 8000, 'the exit')).code, 69, 'exit code');
+    assert(new RegExp(`127.0.0.1:${other.port}: .*another process listens there`).test(next.log), next.log);
+    for (const { port } of [other, old]) (await Native.open(port)).destroy();
+    await old.stop();
+    await other.stop();
+});
+
 await check('beside one that does not share: exit 69, either way round', async () => {
     const other = (port, share) =>
         freePort().then((admin) =>
@@ -241,7 +272,10 @@ await check('with a socket that systemd holds: restarts under a storm lose nobod
     const undo = atEnd(() => holder.kill('SIGKILL'));
     const fd = String(await new Promise((resolve) => holder.stdout.once('data', resolve))).trim();
     const prefix = ['/usr/bin/python3', '-c', PASS, String(holder.pid), fd];
-    let old = await Halley.start({ port, workers: 2, prefix, set: { 'server.node': 's0' } });
+    const unknown = await freePort();
+    let old = await Halley.start({ port, workers: 2, prefix, set: { 'server.node': 's0', ...listening(port, unknown) } });
+    await old.waitLog(new RegExp(`systemd passed no socket of this address.*127.0.0.1:${unknown}`));
+    equal(/systemd passed no/g.exec(old.log).length, 1, 'addresses without a socket');
     const storm = new Storm(port);
     for (let round = 1; round <= 5; round++) {
         const next = await Halley.start({ port, workers: 2, prefix, set: { 'server.node': `s${round}` } });

@@ -19,7 +19,7 @@ NAME = "segments of the high lane end where frames end"
 LINK = Link()
 MTU = 1280
 SEGMENT = MTU - 40 - 12  # with timestamps
-FRAMES = 300
+PATHS = ("/v1/rooms/seg/messages", "/v1/users/seg/messages", "/v1/messages")
 
 
 def read_until(viewer, what):
@@ -40,23 +40,40 @@ def tells_sizes(halley, viewer, welcome):
     equal(halley.metric("halley_tcp_without_total"), 0, "options that it does without")
 
 
+def publish_long(halley, path):
+    """The warnings of a gift that does not fit a segment."""
+    status, text = halley.http("POST", path, {"type": "gift", "data": {"pad": "x" * 1200}})
+    equal(status, 202, "status of a message that does not fit")
+    return json.loads(text)["warnings"]
+
+
 def warns(halley, viewer):
     until(lambda: halley.metric("halley_common_segment_bytes") == 1208, "the common segment")
     fits = {"type": "gift", "data": {"pad": "x" * 1000}}
-    status, text = halley.http("POST", "/v1/rooms/seg/messages", fits)
-    equal((status, json.loads(text)["warnings"]), (202, []), "a message that fits")
-    long = {"type": "gift", "data": {"pad": "x" * 1200}}
-    status, text = halley.http("POST", "/v1/rooms/seg/messages", long)
-    warnings = json.loads(text)["warnings"]
-    equal((status, len(warnings)), (202, 1), "a message that does not fit")
-    if "1208" not in warnings[0]:
-        raise AssertionError(f"the warning tells the size: {warnings[0]}")
-    read_until(viewer, b"x" * 1200)  # delivered all the same
-    equal(halley.metric("halley_long_frames_total"), 1, "long frames counted")
-    if "room=seg" not in halley.log or "type=gift" not in halley.log:
-        raise AssertionError("room and type of the long frame are logged")
-    status, _ = halley.http("POST", "/v1/rooms/seg/messages", {"type": "gift", "data": "x" * 20000})
+    for path in PATHS:
+        status, text = halley.http("POST", path, fits)
+        equal((status, json.loads(text)["warnings"]), (202, []), f"a message that fits, to {path}")
+    for i, path in enumerate(PATHS):
+        warnings = publish_long(halley, path)
+        equal(len(warnings), 1, f"warnings of a message that does not fit, to {path}")
+        if "1208" not in warnings[0]:
+            raise AssertionError(f"the warning tells the size: {warnings[0]}")
+        read_until(viewer, b"x" * 1200)  # delivered all the same
+        equal(halley.metric("halley_long_frames_total"), i + 1, "long frames counted")
+    for whose in ("room=seg", "user=seg", "room=(all)"):
+        until(lambda whose=whose: f"{whose} type=gift" in halley.log, f"{whose} and the type of the long frame logged")
+    status, _ = halley.http("POST", PATHS[0], {"type": "gift", "data": "x" * 20000})
     equal(status, 413, "past max_bytes it is refused")
+
+
+def set_mtu(mtu):
+    sh("ip", "link", "set", LINK.near, "mtu", str(mtu))
+    LINK.inside("ip", "link", "set", LINK.far, "mtu", str(mtu))
+
+
+def set_rate(rate, mtu):
+    """A bucket of one packet, so that the kernel's large buffers leave as the segments that they are."""
+    sh("tc", "qdisc", "replace", "dev", LINK.near, "root", "tbf", "rate", rate, "burst", str(mtu + 320), "limit", "400000")
 
 
 def tcp_payload(packet, port):
@@ -70,51 +87,111 @@ def tcp_payload(packet, port):
     return sequence, packet[start : 14 + total]
 
 
-def is_boundary(data, offsets):
-    """Offsets of a stream of frames at which one begins."""
-    starts, at = set(), 0
+def frames_of(data):
+    """(begin, end) of each frame of a stream."""
+    at = 0
     while at < len(data):
-        starts.add(at)
         length, head = data[at + 1] & 127, 2
         if length == 126:
             length, head = struct.unpack_from("!H", data, at + 2)[0], 4
+        yield at, at + head + length
         at += head + length
-    return [offset for offset in offsets if offset not in starts]
 
 
-def cuts_at_frames(halley, viewer):
-    tap = LINK.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-    tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-    tap.bind((LINK.far, 0))
-    tap.settimeout(10 * SLOWNESS)
-    # A link that holds the first ones back, so that a backlog of many frames leaves in one write.
-    sh("tc", "qdisc", "replace", "dev", LINK.near, "root", "tbf", "rate", "256kbit", "burst", "1600", "limit", "64000")
-    for i in range(FRAMES):
-        halley.publish("seg", {"type": "gift", "data": {"i": i, "pad": "y" * (40 + i * 37 % 700)}})
-    read_until(viewer, f'"i": {FRAMES - 1},'.encode())
-    tap.setblocking(False)
-    stream, segments = {}, []
-    while True:
-        try:
-            packet = tap.recv(70000)
-        except BlockingIOError:
-            break
-        found = tcp_payload(packet, halley.port)
-        if found and found[1] and found[0] not in stream:
-            stream[found[0]] = found[1]
-    first = min(stream)
-    data = b"".join(stream[key] for key in sorted(stream))
-    segments = [key - first for key in sorted(stream)]
-    equal(segments[-1] + len(stream[first + segments[-1]]), len(data), "bytes captured without a hole")
-    longest = max(len(part) for part in stream.values())
-    if longest > SEGMENT:
+class Tap:
+    """What arrives at the viewer's end of the link from now on, as it stood on the wire."""
+
+    def __init__(self, port):
+        self.port = port
+        self.socket = LINK.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        self.socket.bind((LINK.far, 0))
+        self.socket.setblocking(False)
+
+    def read(self):
+        """(data, where in it segments begin)."""
+        stream = {}
+        while True:
+            try:
+                packet = self.socket.recv(70000)
+            except BlockingIOError:
+                break
+            found = tcp_payload(packet, self.port)
+            if found and found[1] and found[0] not in stream:
+                stream[found[0]] = found[1]
+        self.socket.close()
+        first = min(stream)
+        data = b"".join(stream[key] for key in sorted(stream))
+        begins = [key - first for key in sorted(stream)]
+        equal(begins[-1] + len(stream[first + begins[-1]]), len(data), "bytes captured without a hole")
+        return data, begins
+
+
+def has_whole_frames(data, begins, segment, what):
+    """Every frame that fits a segment came in one."""
+    frames = list(frames_of(data))
+    longest = max(end - begin for begin, end in zip(begins, begins[1:] + [len(data)]))
+    if longest > segment:
         raise AssertionError(f"captured parts are segments: {longest} bytes")
-    full = sum(len(part) > SEGMENT // 2 for part in stream.values())
-    print(f"# {FRAMES} frames, {len(data)} bytes in {len(segments)} segments, {full} of them more than half full")
-    if len(segments) > FRAMES * 0.9:
-        raise AssertionError("frames gathered: the run shows nothing otherwise")
-    straddled = is_boundary(data, segments)
-    equal(len(straddled), 0, "segments that begin inside a frame")
+    torn = [
+        (begin, end)
+        for begin, end in frames
+        if end - begin <= segment and any(begin < at < end for at in begins)
+    ]
+    print(f"# {what}: {len(frames)} frames, {len(data)} bytes in {len(begins)} segments, {len(torn)} frames in two")
+    equal(torn, [], f"{what}: frames that fit a segment of {segment} bytes and came in two")
+    return frames
+
+
+SIZES = [40 + i * 37 % 700 for i in range(300)]
+
+
+def cuts_at_frames(halley, viewer, path, sizes):
+    """All published while next to nothing passes; what has gathered then leaves in few writes."""
+    tap = Tap(halley.port)
+    set_rate("8kbit", MTU)
+    for i, size in enumerate(sizes):
+        body = {"type": "gift", "data": {"i": i, "pad": "y" * size}}
+        equal(halley.http("POST", path, body)[0], 202, "status of a publish")
+    set_rate("2mbit", MTU)
+    for i, size in enumerate(sizes):  # all of them, whole and in order
+        message = json.loads(read_until(viewer, b'"gift"'))
+        equal((message["data"]["i"], len(message["data"]["pad"])), (i, size), "number and length of a gift")
+    data, begins = tap.read()
+    frames = has_whole_frames(data, begins, SEGMENT, path)
+    behind = sum(begin not in begins for begin, _ in frames)
+    if behind < len(frames) / 4:
+        raise AssertionError(f"{behind} of {len(frames)} frames behind another in a segment: the run shows nothing")
+
+
+def cuts_in_a_small_buffer():
+    """Long ones among them, which the kernel takes in parts."""
+    set_mtu(MTU)
+    halley = Halley(host=LINK.host, workers=1, options={"tcp.sndbuf": "4k"})
+    viewer = Viewer(LINK.socket(), LINK.host, halley.port, "user=seg&room=seg", 20 * SLOWNESS)
+    read_until(viewer, b'"joined"')
+    for path, sizes in ((PATHS[0], SIZES[:100] + [9000]), (PATHS[1], [100, 9000, 50, 30, 3000, 200, 5000, 10] + SIZES[:20])):
+        cuts_at_frames(halley, viewer, path, sizes)
+    viewer.close()
+    halley.stop()
+
+
+def goes_whole(mtu, pad, options):
+    """One gift that fits a segment, however much tcp.notsent_lowat lets wait."""
+    set_mtu(mtu)
+    set_rate("100mbit", mtu)
+    halley = Halley(host=LINK.host, workers=1, options=options)
+    viewer = Viewer(LINK.socket(), LINK.host, halley.port, "user=seg&room=seg", 20 * SLOWNESS)
+    read_until(viewer, b'"joined"')
+    for path in PATHS:
+        tap = Tap(halley.port)
+        status, text = halley.http("POST", path, {"type": "gift", "data": "z" * pad})
+        equal(status, 202, f"status of a publish ({text})")
+        read_until(viewer, b"z" * pad)
+        data, begins = tap.read()
+        has_whole_frames(data, begins, mtu - 40 - 12, f"{path}, MTU {mtu}, {options}")
+    viewer.close()
+    halley.stop()
 
 
 def tells_change(viewer):
@@ -137,8 +214,19 @@ def all_checks():
     read_until(viewer, b'"joined"')
     check("welcome, pong and metrics tell the size of segments", lambda: tells_sizes(halley, viewer, welcome))
     check("a publisher is warned of what does not fit", lambda: warns(halley, viewer))
-    check(NAME, lambda: cuts_at_frames(halley, viewer))
+    check(NAME, lambda: cuts_at_frames(halley, viewer, PATHS[0], SIZES))
+    # limits.private_bytes bounds what may wait for one viewer.
+    check("so do those to a user", lambda: cuts_at_frames(halley, viewer, PATHS[1], SIZES[:60]))
+    check("so do they where the kernel takes parts of frames", cuts_in_a_small_buffer)
+    sh("tc", "qdisc", "del", "dev", LINK.near, "root")
     check("pong tells the size when it has changed", lambda: tells_change(viewer))
+    viewer.close()
+    halley.stop()
+    check("a gift of 3,000 bytes goes whole where it fits a segment", lambda: goes_whole(9000, 3000, {}))
+    check(
+        "a gift that is longer than tcp.notsent_lowat goes whole",
+        lambda: goes_whole(1500, 1200, {"tcp.notsent_lowat": "1k"}),
+    )
 
 
 def main():
@@ -147,8 +235,7 @@ def main():
         sys.exit(0)
     try:
         LINK.up()
-        sh("ip", "link", "set", LINK.near, "mtu", str(MTU))
-        LINK.inside("ip", "link", "set", LINK.far, "mtu", str(MTU))
+        set_mtu(MTU)
     except OSError as error:
         LINK.down()
         skip(NAME, f"no namespaces here ({error})")

@@ -1,3 +1,4 @@
+#include "base/minmax.h"
 #include "ws/frame.h"
 #include "ws/test_ws.h"
 
@@ -32,6 +33,45 @@ static void append__head_and_payload(void **state)
     ws_frame_append(&out, WS_PING, (struct bytes){0});
     assert_true(bytes_equal(buf_view(&out), BYTES_LIT("\x81\x02hi\x89\x00")));
     buf_fini(&out);
+}
+
+static void row_of_frames__cut_where_they_end(void **state)
+{
+    (void)state;
+    struct buf row = {0};
+    char long_text[300] = {0};
+    ws_frame_append(&row, WS_TEXT, BYTES_LIT("12345678"));    /* 10 */
+    ws_frame_append(&row, WS_PONG, (struct bytes){0});        /* 12 */
+    ws_frame_append(&row, WS_TEXT, bytes_of(long_text, 300)); /* 316 */
+    ws_frame_append(&row, WS_CLOSE, BYTES_LIT("\x03\xe8"));   /* 320 */
+    const size_t cuts[][2] = {{0, 10},   {9, 10},    {10, 10},   {11, 10},   {12, 12},
+                              {315, 12}, {316, 316}, {319, 316}, {320, 320}, {9999, 320}};
+    for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++)
+        assert_int_equal(ws_frames_cut(buf_view(&row), cuts[i][0]), cuts[i][1]);
+    const size_t ends[][2] = {{0, 0},    {1, 10},    {10, 10},   {11, 12},  {12, 12},
+                              {13, 316}, {316, 316}, {317, 320}, {320, 320}};
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+        assert_int_equal(ws_frames_end(buf_view(&row), ends[i][0]), ends[i][1]);
+    buf_fini(&row);
+}
+
+static void row_of_something_else__no_cut(void **state)
+{
+    (void)state;
+    const struct bytes rows[] = {BYTES_LIT("HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x00"),
+                                 BYTES_LIT("\x81\x05"
+                                           "half"),
+                                 BYTES_LIT("\x81\x7e\x01"),
+                                 BYTES_LIT("\x81\x81mask!"),
+                                 BYTES_LIT("\x83\x00"),
+                                 BYTES_LIT("\x81\x7f\xff\xff\xff\xff\xff\xff\xff\xff"),
+                                 BYTES_LIT("\x81"),
+                                 {0}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        assert_int_equal(ws_frames_cut(rows[i], 100), 0);
+        assert_int_equal(ws_frames_end(rows[i], least(1, (uint32_t)rows[i].len)), rows[i].len);
+    }
+    assert_int_equal(ws_frames_end(BYTES_LIT("\x8a\x00\x81\x05half"), 3), 8);
 }
 
 static void append_when_memory_is_out__nothing_written(void **state)
@@ -190,6 +230,8 @@ int run_frame_tests(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(head_at_each_length_step__shortest_form),
         cmocka_unit_test(append__head_and_payload),
+        cmocka_unit_test(row_of_frames__cut_where_they_end),
+        cmocka_unit_test(row_of_something_else__no_cut),
         cmocka_unit_test(append_when_memory_is_out__nothing_written),
         cmocka_unit_test(close_with_code__two_bytes_then_reason),
         cmocka_unit_test(close_without_code__empty),
