@@ -1,6 +1,6 @@
-#include "base/alloc.h"
 #include "base/bytes.h"
 #include "base/test_base.h"
+#include "lib/alloc.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

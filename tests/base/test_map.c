@@ -1,7 +1,7 @@
-#include "base/alloc.h"
 #include "base/list.h"
 #include "base/map.h"
 #include "base/test_base.h"
+#include "lib/alloc.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
-#include "base/alloc.h"
 #include "base/peers.h"
 #include "base/test_base.h"
+#include "lib/alloc.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

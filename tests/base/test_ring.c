@@ -1,6 +1,6 @@
-#include "base/alloc.h"
 #include "base/ring.h"
 #include "base/test_base.h"
+#include "lib/alloc.h"
 
 #include <pthread.h>
 #include <sched.h>

@@ -27,9 +27,6 @@ struct conf *load_text(const char *text, ...) __attribute__((sentinel));
 /* Finishes buf with a NUL and gives its text. */
 const char *text_of(struct buf *buf);
 
-/* Fails the n-th allocation from now on (1: the next one); 0: none. */
-extern long fail_allocation;
-
 extern const struct CMUnitTest file_tests[], override_tests[], table_tests[], units_tests[],
     url_tests[], memory_tests[], ticket_key_tests[];
 extern const size_t file_test_count, override_test_count, table_test_count, units_test_count,

@@ -1,49 +1,21 @@
 /* Every allocation of ours fails once; libconfuse's own are out of reach. */
 #include "conf_test.h"
 
+#include "lib/alloc.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-
-long fail_allocation;
-
-static bool fails(void)
-{
-    return fail_allocation > 0 && --fail_allocation == 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return fails() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return fails() ? NULL : __real_realloc(old, size);
-}
-
 /* Loads with the n-th allocation failing, n = 1 …, until all succeed. Returns how many failed. */
-static long fail_each(const char *path, const char *override, bool good)
+static unsigned fail_each(const char *path, const char *override, bool good)
 {
-    long n = 1;
+    unsigned n = 1;
     for (;; n++) {
         struct conf_override given = {override};
         struct buf errors = {0}, warnings = {0};
-        fail_allocation = n;
+        alloc_fail_at(n);
         struct conf *conf = conf_load(path, &given, 1, &errors, &warnings);
-        bool reached = fail_allocation == 0;
-        fail_allocation = 0;
+        bool reached = !alloc_disarm();
         assert_false(conf && errors.len > 0);
         assert_false(conf && !good);
         if (!reached)

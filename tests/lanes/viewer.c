@@ -1,7 +1,7 @@
 #include "base/clock.h"
 #include "halley/lanes.h"
-#include "lanes/alloc.h"
 #include "lanes/test_lanes.h"
+#include "lib/alloc.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "exposition.h"
+#include "lib/alloc.h"
 #include "metrics/metrics.h"
 #include "metrics/process.h"
 
@@ -14,18 +15,6 @@
 enum { WORKERS = 3 };
 
 static uint64_t main_ms; /* when main began, in Unix time */
-
-static size_t reallocs_until_failure; /* 0: none fails. wrap.txt names the function. */
-
-void *__real_realloc(void *old, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    if (reallocs_until_failure > 0 && --reallocs_until_failure == 0)
-        return NULL;
-    return __real_realloc(old, size);
-}
 
 struct fixture {
     struct node_metrics node;
@@ -253,13 +242,13 @@ static void close_reasons__facts_come_from_the_table(void **state)
 static void print__without_memory_only_fails(void **state)
 {
     struct fixture *fixture = *state;
-    size_t n = 1;
+    unsigned n = 1;
     do {
         buf_fini(&fixture->out);
-        reallocs_until_failure = n++;
+        alloc_fail_at(n++);
         metrics_print(&fixture->out, &fixture->node, fixture->workers, WORKERS);
     } while (fixture->out.failed);
-    reallocs_until_failure = 0;
+    alloc_fail_at(0);
     assert_true(n > 5); /* the buffer grew so often, and each time failed once */
 }
 

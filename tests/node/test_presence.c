@@ -2,8 +2,8 @@
 #include "node/site.h"
 #include "node/test_node.h"
 
-#include "base/alloc.h"
 #include "base/clock.h"
+#include "lib/alloc.h"
 #include "node/presence.h"
 
 enum { DEAD_NODES = 8, FAILURES = 60 };
