@@ -219,14 +219,16 @@ bool resume_join(struct worker *worker, struct member *member, const struct inte
 {
     struct resume *held = resume_of(member);
     fresh |= held && !held->joined && held->fresh;
+    struct resume *resume = resume_create(worker, member, intent, fresh);
+    if (!resume)
+        return false; /* an earlier one goes on */
     if (held) {
         tell_overtaken(worker, held);
         resume_free(worker, held);
     }
-    struct resume *resume = resume_create(worker, member, intent, fresh);
-    if (resume && member->room->live)
+    if (member->room->live)
         resume_begin(worker, resume);
-    return resume;
+    return true;
 }
 
 bool resume_join_again(struct worker *worker, struct member *member, const struct intent_ref *ref)

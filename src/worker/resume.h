@@ -122,7 +122,8 @@ void resume_set_replay(struct worker *worker, struct tide_lane *tide, struct rep
 /* resume.c */
 /* Fills in where the lanes of the room stand. */
 void resume_tell_stand(const struct worker *worker, const struct room *room, struct reply *joined);
-/* The viewer joined with `after`; it is answered at once or later. fresh: it was not in before. Returns false when memory is out. */
+/* The viewer joined with `after`; it is answered at once or later. fresh: it was not in before. Returns false when memory is out:
+ * what it waited for before stands. */
 bool resume_join(struct worker *worker, struct member *member, const struct intent *intent,
                  bool fresh);
 /* The viewer joins once more, without `after`, while it waits: true when this ref is answered in place of the earlier one's. */

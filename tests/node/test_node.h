@@ -7,3 +7,4 @@ int run_history_tests(void);
 int run_forged_tests(void);
 int run_merge_tests(void);
 int run_presence_tests(void);
+int run_stand_tests(void);

@@ -8,5 +8,5 @@ int main(void)
 {
     log_configure(LOG_FORMAT_TEXT, LOG_LEVEL_ERROR);
     signal(SIGPIPE, SIG_IGN);
-    return run_resume_tests();
+    return run_resume_tests() + run_memory_tests();
 }

@@ -2,3 +2,4 @@
 #pragma once
 
 int run_resume_tests(void);
+int run_memory_tests(void);
