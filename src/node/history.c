@@ -51,8 +51,10 @@ void history_points(const struct node *node, struct bytes name,
         points[lane] = room ? room->lanes[lane].last : (struct history_point){0};
 }
 
-/* In the lane's own order: what came after the last message passed on may be missing. no_join: as with dispatch_gap(). */
-static void tell_gap(struct node *node, struct history_room *room, enum lane lane, bool no_join)
+/* In the lane's own order: what came after the last message passed on may be missing. no_join: as with dispatch_gap(). to: after which number
+ * the lane goes on, where the next message does not say so. */
+static void tell_gap_to(struct node *node, struct history_room *room, enum lane lane, bool no_join,
+                        struct history_point to)
 {
     char text[HISTORY_ID_MAX + 1];
     struct history_point last = room->lanes[lane].last;
@@ -64,9 +66,15 @@ static void tell_gap(struct node *node, struct history_room *room, enum lane lan
         return;
     gap->lane = lane;
     gap->no_join = no_join;
+    gap->point = to;
     metric_add(&node->metrics.gaps, 1);
     dispatch_deliver(node, gap);
     message_unref(gap);
+}
+
+static void tell_gap(struct node *node, struct history_room *room, enum lane lane, bool no_join)
+{
+    tell_gap_to(node, room, lane, no_join, (struct history_point){0});
 }
 
 /* Takes the wait off its lane and gives what gathered to the caller. */
@@ -434,6 +442,22 @@ static void release(struct node *node, struct history_wait *wait, const struct h
         pass_missed(node, room, wait->lane, found, found->last.n);
 }
 
+/* A lane that stays unsure, and somebody wants to go on in it. Its viewers may have all or nothing of what was read; from its last message on
+ * everybody knows. Where that is gone, and only its counter is left, the gap says it: perhaps nothing is published for long. */
+static void settle(struct node *node, struct history_room *room, enum lane lane,
+                   const struct history_found *found)
+{
+    struct history_point to = found->last;
+    if (found->count > 0) {
+        to.n--;
+        tell_gap(node, room, lane, false);
+    } else {
+        tell_gap_to(node, room, lane, false, to);
+    }
+    history_set_last(&room->lanes[lane], to);
+    room->lanes[lane].read_n = to.n;
+}
+
 static void fill(struct node *node, struct history_wait *wait, const struct history_found *found)
 {
     struct history_room *room = wait->room;
@@ -443,15 +467,13 @@ static void fill(struct node *node, struct history_wait *wait, const struct hist
     struct history_lane settled = *lane;
     bool whole = history_settle(&settled, wait, found);
     bool empty = found->last.n == 0 && lane->last.n == 0 && !lane->unsure;
-    if (!whole)
+    bool settles = settled.unsure && wait->wanted;
+    if (!whole && !settles)
         tell_gap(node, room, wait->lane, empty);
     metric_add(whole ? &node->metrics.history_holes_filled : &node->metrics.history_holes_left, 1);
     *lane = settled;
-    if (lane->unsure && wait->wanted && found->count > 0) {
-        /* Its viewers may have all or nothing of it; from its last message on everybody knows. */
-        tell_gap(node, room, wait->lane, false);
-        history_set_last(lane, (struct history_point){found->last.epoch, found->last.n - 1});
-    }
+    if (settles)
+        settle(node, room, wait->lane, found);
     const struct history_found none = {.last = found->last};
     release(node, wait, lane->unsure ? &none : found); /* of what was read, viewers may have all */
     wait_free(wait);

@@ -40,7 +40,7 @@ struct message {
     uint32_t online;            /* MESSAGE_ONLINE */
     bool silent;                /* MESSAGE_ONLINE: for workers only, viewers are not told */
     bool no_join;               /* MESSAGE_GAP: a join with `after` would bring nothing now */
-    struct history_point point; /* left for the policy to set */
+    struct history_point point; /* the policy's to set; GAP: behind it the lane goes on */
     struct bytes room;          /* all of these point into this allocation */
     struct bytes user;          /* MESSAGE_USER: whom it is for */
     struct bytes type;

@@ -79,7 +79,7 @@ struct message *tide_gap(const struct worker *worker, const struct room *room,
     char text[HISTORY_ID_MAX + 1];
     const struct tide *tide = message->point.epoch != 0 ? tide_of(worker, room) : NULL;
     const struct tide_lane *lane = tide ? &tide->lanes[message->lane] : NULL;
-    if (!lane || lane->gap_told || lane->last.epoch == 0 ||
+    if (!lane || lane->gap_told || message->kind == MESSAGE_GAP || lane->last.epoch == 0 ||
         (lane->last.epoch == message->point.epoch && message->point.n == lane->last.n + 1))
         return NULL;
     struct message_parts parts = {.id = history_id_format(message->lane, lane->last, text)};
@@ -120,9 +120,10 @@ void tide_appended(struct worker *worker, struct room *room, const struct messag
         of->gap_told = true;
     if (at.epoch != 0) {
         bool far = number - of->since > FAR; /* of numbers modulo 2^32 */
-        if (at.epoch != of->last.epoch || at.n != of->last.n + 1 || far) {
-            of->since = number;
-            of->since_n = at.n - 1;
+        bool gap = message->kind == MESSAGE_GAP;
+        if (gap || at.epoch != of->last.epoch || at.n != of->last.n + 1 || far) {
+            of->since = number + gap;
+            of->since_n = at.n - !gap;
         }
         if (at.epoch != of->last.epoch) {
             of->kept_n = 0;

@@ -349,6 +349,33 @@ await check('Redis that lost its last writes begins another epoch: gap, never si
     viewer.destroy();
 });
 
+await check('history that is gone while its counter lives on: who has more than the node is in, without another publish', async () => {
+    const node = await Halley.start({ redis, workers: 1, set: { ...set, 'history.wait': '200ms' } });
+    const stays = await Native.in(node.port, 'q');
+    await post(node, 'q', 1);
+    await take(stays, 1);
+    const [, lost] = await lose('q', 2);
+    await redis.command('DEL', 'halley:history:{q}:normal');
+    await redis.command('CLIENT', 'KILL', 'TYPE', 'pubsub');
+    await stays.next((m) => m.op === 'gap' && m.room === 'q' && m.lane === 'normal', 'the gap');
+    const back = await Native.open(node.port);
+    let answer = await join(back, 'q', [lost]);
+    if (answer.code === 'unavailable') {
+        await pause(answer.retry_after_ms);
+        answer = await join(back, 'q', [lost]);
+    }
+    equal(answer.after, [lost], 'after');
+    equal((await join(stays, 'q', [lost.replace(/2$/, '1')])).after, [lost], 'of the one that stayed');
+    const gaps = gapsOf(back, 'q').length;
+    await post(node, 'q', 3);
+    equal(await take(back, 1), [3], 'live');
+    equal(await take(stays, 1), [3], 'live for the other one');
+    equal(gapsOf(back, 'q').length, gaps, 'gaps before it');
+    back.destroy();
+    stays.destroy();
+    await node.stop();
+});
+
 await check('while Redis is away a resume gets unavailable; later the same after works', async () => {
     const own = await Redis.start({ appendOnly: true });
     const node = await Halley.start({ redis: own, workers: 1, set: { ...set, 'lane.normal.ttl': '100ms', 'history.wait': '300ms' } });

@@ -24,6 +24,8 @@ static void note_message(struct site *site, const struct message *message)
         buf_text(seen, message->no_join ? "(gap)" : "gap");
         if (history_id_parse(message->id, &lane, &after))
             buf_printf(seen, "#%d", (int)after.n);
+        if (message->point.epoch != 0)
+            buf_printf(seen, ">%d", (int)message->point.n);
         return;
     }
     buf_bytes(seen, bytes_of(message->data.data + 1, message->data.len - 2)); /* without quotes */

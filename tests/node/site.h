@@ -2,7 +2,7 @@
  * the test reads in its place.
  *
  * What comes of the normal lane is written down, one word a message: `a#3` with number 3, `a` without one, `gap` or `gap#3` (after number 3); `(gap)`: nobody
- * needs to join again.
+ * needs to join again, `gap#3>5`: the next message is number 6.
  */
 #pragma once
 

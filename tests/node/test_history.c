@@ -412,6 +412,50 @@ static void cut_where_the_stand_is_not_known__needs_joins(void **state)
     site_expect(site, "gap");
 }
 
+/* The room stands at a, and b was lost in a cut; its counter is all that is left of it. */
+static void cut_that_history_forgot(struct site *site)
+{
+    site_hold(site, "r");
+    site_publish_all(site, "r", "a");
+    site_expect(site, "a#1");
+    site_publish(site, "r", "b", true);
+    assert_string_equal(redis_ask(&site->redis, "DEL halley:history:{r}:normal"), "1");
+    (void)redis_ask(&site->redis, "CLIENT KILL TYPE pubsub");
+    site_expect(site, "gap#1");
+}
+
+static void cut_that_history_forgot__is_settled_when_a_viewer_comes_back(void **state)
+{
+    struct site *site = *state;
+    cut_that_history_forgot(site);
+    site_ask_history(site, 0, "r"); /* for one that has b, of another node */
+    site_expect(site, "gap#1>2");
+    uint64_t before = site_reads(site);
+    site_publish_all(site, "r", "c");
+    site_expect(site, "c#3");
+    assert_int_equal(site_reads(site), before);
+    assert_int_equal(site_misnumbered(site), 0);
+}
+
+static void cut_that_history_forgot__is_settled_by_the_next_message(void **state)
+{
+    struct site *site = *state;
+    cut_that_history_forgot(site);
+    site_publish_all(site, "r", "c");
+    site_expect(site, "c#3");
+}
+
+static void late_lane_that_history_forgot__is_told_once(void **state)
+{
+    struct site *site = *state;
+    cut_without_history(site);
+    assert_string_equal(redis_ask(&site->redis, "DEL halley:history:{r}:normal"), "1");
+    site_let_read(site, true);
+    site_expect(site, "gap#1>3");
+    site_publish_all(site, "r", "d");
+    site_expect(site, "d#4");
+}
+
 static void first_messages_in_a_cut_of_a_forged_room__are_filled_in(void **state)
 {
     struct site *site = *state;
@@ -540,6 +584,20 @@ static void unknown_stand__is_settled_by_the_first_message(void **state)
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node +hmget"), "OK");
 }
 
+static void unknown_stand_that_history_forgot__is_settled_when_a_viewer_comes_back(void **state)
+{
+    struct site *site = *state;
+    site_publish_all(site, "r", "abc");
+    assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node -hmget"), "OK");
+    site_hold(site, "r");
+    assert_int_equal(site->stands[LANE_NORMAL].epoch, 0);
+    assert_string_equal(redis_ask(&site->redis, "DEL halley:history:{r}:normal"), "1");
+    site_ask_history(site, 0, "r");
+    site_expect(site, "gap>3");
+    site_publish_all(site, "r", "d");
+    site_expect(site, "d#4");
+}
+
 static void unknown_stand__is_settled_when_a_viewer_comes_back(void **state)
 {
     struct site *site = *state;
@@ -606,6 +664,9 @@ int run_history_tests(void)
         CASE(cut_where_only_other_lanes_have_numbers__is_a_gap_that_needs_no_join),
         IMPATIENT(cut_that_history_could_not_fill_before_messages_came__needs_joins),
         CASE(cut_where_the_stand_is_not_known__needs_joins),
+        CASE(cut_that_history_forgot__is_settled_when_a_viewer_comes_back),
+        CASE(cut_that_history_forgot__is_settled_by_the_next_message),
+        IMPATIENT(late_lane_that_history_forgot__is_told_once),
         CASE(first_messages_in_a_cut_of_a_forged_room__are_filled_in),
         CASE(emptied_redis__is_a_gap_then_the_new_epoch),
         CASE(redis_that_fell_back__begins_another_epoch),
@@ -615,6 +676,7 @@ int run_history_tests(void)
         CASE(cut_while_the_stand_is_read__is_asked_for_again),
         CASE(unknown_stand__is_settled_by_the_first_message),
         CASE(unknown_stand__is_settled_when_a_viewer_comes_back),
+        CASE(unknown_stand_that_history_forgot__is_settled_when_a_viewer_comes_back),
         CASE(workers_that_ask_at_once__share_a_read),
     };
 #undef IMPATIENT

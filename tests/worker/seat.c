@@ -183,16 +183,28 @@ void seat_deliver_large(struct seat *seat, const char *room, uint64_t epoch, uin
     worker_wake(seat->worker);
 }
 
-void seat_gap(struct seat *seat, const char *room, bool no_join)
+static void deliver_gap(struct seat *seat, const char *room, bool no_join,
+                        struct history_point point)
 {
     const struct message_parts none = {0};
     struct message *gap = message_create(MESSAGE_GAP, bytes_str(room), &none);
     assert_non_null(gap);
     gap->lane = seat->lane;
     gap->no_join = no_join;
+    gap->point = point;
     assert_true(worker_deliver(seat->worker, gap));
     message_unref(gap);
     worker_wake(seat->worker);
+}
+
+void seat_gap(struct seat *seat, const char *room, bool no_join)
+{
+    deliver_gap(seat, room, no_join, (struct history_point){0});
+}
+
+void seat_gap_to(struct seat *seat, const char *room, uint64_t epoch, uint64_t n)
+{
+    deliver_gap(seat, room, false, (struct history_point){epoch, n});
 }
 
 static void post_batch(struct seat *seat, const char *room, struct history_batch *batch)

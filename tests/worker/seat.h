@@ -48,6 +48,8 @@ void seat_deliver_large(struct seat *seat, const char *room, uint64_t epoch, uin
                         size_t bytes);
 /* The node's notice that messages may be missing here. */
 void seat_gap(struct seat *seat, const char *room, bool no_join);
+/* Behind it the lane goes on after number n. */
+void seat_gap_to(struct seat *seat, const char *room, uint64_t epoch, uint64_t n);
 /* Answers COMMAND_ASK_HISTORY: messages first to last of the normal lane, of `bytes` each at least. */
 void seat_history(struct seat *seat, const char *room, uint64_t epoch, uint64_t first,
                   uint64_t last, size_t bytes);

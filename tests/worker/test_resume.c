@@ -570,6 +570,48 @@ static void hole_after_a_gap_that_needs_no_join__is_told(void **state)
     guest_close(guest);
 }
 
+/* What the node does where a lane's counter is all that is left of what was missed. */
+static void gap_to_a_number__brings_up_who_has_it(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *guest = first_in(seat, "r", E, 5);
+    struct guest *ahead = guest_open(seat);
+    guest_join(ahead, "r", E, 7);
+    guest_say(ahead, "{\"op\":\"ping\"}");
+    assert_non_null(strstr(guest_hear(ahead), "pong")); /* it waits */
+    seat_gap_to(seat, "r", E, 7);
+    guest_expect(guest, "gap");
+    guest_expect(ahead, "joined");
+    seat_gap_to(seat, "r", E, 7); /* news to nobody */
+    seat_deliver(seat, "r", E, 8);
+    guest_expect(guest, "8");
+    guest_expect(ahead, "8");
+    guest_join(guest, "r", E, 6);
+    free(seat_command(seat, COMMAND_ASK_HISTORY)); /* the log does not hold 7 */
+    seat_history(seat, "r", E, 8, 8, 0);
+    guest_expect(guest, "gap joined");
+    guest_join(guest, "r", E, 7);
+    guest_expect(guest, "joined 8");
+    guest_close(ahead);
+    guest_close(guest);
+}
+
+static void gap_to_a_number__is_where_a_lane_begins(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *guest = first_in(seat, "r", 0, 0);
+    seat_gap_to(seat, "r", E, 7);
+    guest_expect(guest, "gap");
+    struct guest *late = guest_open(seat);
+    guest_join(late, "r", E, 7);
+    guest_expect(late, "joined");
+    seat_deliver(seat, "r", E, 8);
+    guest_expect(guest, "8");
+    guest_expect(late, "8");
+    guest_close(late);
+    guest_close(guest);
+}
+
 static void log_that_is_trimmed_at_once__has_no_place_for_a_number(void **state)
 {
     struct seat *seat = *state;
@@ -612,6 +654,8 @@ int run_resume_tests(void)
         CASE(plain_join_while_one_waits__takes_its_place),
         CASE(hole_after_a_gap_and_a_join__is_told_again),
         CASE(hole_after_a_gap_that_needs_no_join__is_told),
+        CASE(gap_to_a_number__brings_up_who_has_it),
+        CASE(gap_to_a_number__is_where_a_lane_begins),
         cmocka_unit_test_setup_teardown(log_that_is_trimmed_at_once__has_no_place_for_a_number,
                                         set_up_small_logs, tear_down),
     };
