@@ -44,6 +44,7 @@ struct halley_pulse {
     struct halley_network *network;
     uint32_t session; /* hash of user and session; 0: it has none, and can't be a scout */
     uint16_t told_ds; /* the interval that it goes by, in tenths of a second */
+    uint8_t silent;   /* so many 200ths of that nothing had gone through before its last ping */
     bool fixed : 1;   /* it can't be told another one: never a scout */
     bool brief : 1;   /* it asked for short intervals: teaches nothing, follows nobody */
     bool missed : 1;  /* it was asked, and has not answered yet */
@@ -99,6 +100,20 @@ uint32_t halley_pulse_next(struct halley_pulse *pulse, const struct halley_netwo
 void halley_pulse_asked(struct halley_networks *networks, struct halley_pulse *pulse,
                         const struct halley_networks_policy *policy, uint32_t idle_ms,
                         uint32_t now_ms);
+
+/* A ping goes to it that it gets each interval (Engine.IO 4), the first since it was heard, after an idle time of idle_ms. */
+void halley_pulse_pinged(struct halley_pulse *pulse, uint32_t idle_ms);
+
+/* That idle time: it is survived when bytes come after the ping. */
+static inline uint32_t halley_pulse_silent_ms(const struct halley_pulse *pulse)
+{
+    return (uint32_t)pulse->told_ds * pulse->silent / 2;
+}
+
+/* Nothing came for since_ms after that ping: as halley_pulse_asked(), if there was an idle time before it. */
+void halley_pulse_unanswered(struct halley_networks *networks, struct halley_pulse *pulse,
+                             const struct halley_networks_policy *policy, uint32_t since_ms,
+                             uint32_t now_ms);
 
 /* The connection is over, which says nothing of the level while its session is not back. Fine on a pulse that never started or has ended. */
 void halley_pulse_end(struct halley_networks *networks, struct halley_pulse *pulse,

@@ -400,8 +400,12 @@ void pulse_take_conf(struct worker *worker, const struct conf *earlier); /* NULL
 void pulse_begin(struct worker *worker, struct viewer *viewer, struct bytes session,
                  enum halley_hint hint, bool brief);
 void pulse_end(struct worker *worker, struct viewer *viewer);
-void pulse_heard(struct worker *worker, struct viewer *viewer); /* before the beat is told */
-void pulse_asked(struct worker *worker, struct viewer *viewer);
+void pulse_heard(struct worker *worker, struct viewer *viewer);  /* before the beat is told */
+void pulse_pinged(struct worker *worker, struct viewer *viewer); /* the first since it was heard */
+/* Looks whether an Engine.IO viewer is overdue as long as a native one is when it is asked; returns ms until the next look. */
+uint32_t pulse_watch(struct worker *worker, struct viewer *viewer,
+                     const struct halley_heartbeat_policy *beat);
+void pulse_cut(struct worker *worker, struct viewer *viewer); /* its connection was reset */
 /* What a native viewer is to go by from now on. */
 uint32_t pulse_next(struct worker *worker, struct viewer *viewer);
 void pulse_tick(struct worker *worker);

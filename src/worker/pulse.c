@@ -75,7 +75,7 @@ void pulse_begin(struct worker *worker, struct viewer *viewer, struct bytes sess
     const struct halley_networks_policy *policy = &worker->networks_policy;
     const struct adapter *adapter = viewer_adapter(viewer);
     pulse->fixed = adapter != &adapter_native;
-    pulse->brief = brief && !pulse->fixed;
+    pulse->brief = brief;
     pulse->session = hash_session(worker, viewer, session);
     if (adapter && policy->max_ms > policy->safe_ms) {
         count_loss(worker, halley_pulse_start(worker->networks, pulse, policy, prefix_of(viewer),
@@ -100,15 +100,70 @@ void pulse_heard(struct worker *worker, struct viewer *viewer)
     if (!viewer->pulse.network)
         return;
     uint32_t idle = idle_ms(worker, viewer);
+    if (viewer->pulse.fixed && viewer->beat.asked_ms != 0) /* the ping found its way */
+        idle = most(idle, halley_pulse_silent_ms(&viewer->pulse));
     if (idle >= SHORT_IDLE_MS || viewer->pulse.missed)
         halley_pulse_heard(worker->networks, &viewer->pulse, &worker->networks_policy, idle,
                            worker->now_ms);
 }
 
-void pulse_asked(struct worker *worker, struct viewer *viewer)
+void pulse_pinged(struct worker *worker, struct viewer *viewer)
 {
-    halley_pulse_asked(worker->networks, &viewer->pulse, &worker->networks_policy,
-                       idle_ms(worker, viewer), worker->now_ms);
+    if (viewer->pulse.fixed)
+        halley_pulse_pinged(&viewer->pulse, idle_ms(worker, viewer));
+    else
+        halley_pulse_asked(worker->networks, &viewer->pulse, &worker->networks_policy,
+                           idle_ms(worker, viewer), worker->now_ms);
+}
+
+/* Of Engine.IO 3, whose clients ping. Returns ms until its sign of life is overdue; 0: it is. */
+static uint32_t watch_client(struct worker *worker, struct viewer *viewer, uint32_t grace_ms)
+{
+    uint32_t told = halley_pulse_told_ms(&viewer->pulse);
+    uint32_t passed = worker->now_ms - viewer->beat.heard_ms;
+    if (passed < told + grace_ms)
+        return told + grace_ms - passed;
+    /* What was written later than the answer to its last bytes made that no idle time. */
+    if ((int32_t)(viewer->written_ms - viewer->beat.heard_ms) <= (int32_t)(told / 20))
+        halley_pulse_asked(worker->networks, &viewer->pulse, &worker->networks_policy,
+                           idle_ms(worker, viewer), worker->now_ms);
+    return 0;
+}
+
+/* Of Engine.IO 4, whose clients answer. */
+static uint32_t watch_server(struct worker *worker, struct viewer *viewer, uint32_t grace_ms)
+{
+    if (viewer->beat.asked_ms == 0)
+        return 0;
+    int32_t passed = (int32_t)(worker->now_ms - viewer->beat.asked_ms); /* it may be 1 ms ahead */
+    if (passed < (int32_t)grace_ms)
+        return (uint32_t)((int32_t)grace_ms - passed);
+    halley_pulse_unanswered(worker->networks, &viewer->pulse, &worker->networks_policy,
+                            (uint32_t)passed, worker->now_ms);
+    return 0;
+}
+
+uint32_t pulse_watch(struct worker *worker, struct viewer *viewer,
+                     const struct halley_heartbeat_policy *beat)
+{
+    const struct halley_pulse *pulse = &viewer->pulse;
+    uint32_t grace_ms = least(HALLEY_HEARTBEAT_GRACE_MS, beat->timeout_ms / 2);
+    uint32_t next = 0;
+    if (!pulse->network || pulse->missed ||
+        halley_pulse_told_ms(pulse) <= worker->networks_policy.safe_ms)
+        return UINT32_MAX; /* nothing was learned that its loss could disprove */
+    if (beat->style == HALLEY_HEARTBEAT_CLIENT)
+        next = watch_client(worker, viewer, grace_ms);
+    else if (beat->style == HALLEY_HEARTBEAT_SERVER)
+        next = watch_server(worker, viewer, grace_ms);
+    return next > 0 ? next : UINT32_MAX;
+}
+
+void pulse_cut(struct worker *worker, struct viewer *viewer)
+{
+    if (viewer->pulse.fixed && viewer->beat.asked_ms != 0)
+        halley_pulse_unanswered(worker->networks, &viewer->pulse, &worker->networks_policy, 0,
+                                worker->now_ms);
 }
 
 uint32_t pulse_next(struct worker *worker, struct viewer *viewer)

@@ -58,15 +58,17 @@ static uint32_t check_upgraded(struct worker *worker, struct viewer *viewer)
         next = least(next, CONNECT_WAIT_MS - passed);
     }
     struct halley_heartbeat_policy policy = beat_policy(worker, viewer);
+    bool unasked = viewer->beat.asked_ms == 0;
     struct halley_heartbeat_verdict verdict =
         halley_heartbeat_check(&viewer->beat, &policy, worker->now_ms, worker_random(worker));
+    next = least(next, pulse_watch(worker, viewer, &policy));
     if (verdict.action == HALLEY_HEARTBEAT_DEAD) {
         viewer_close(worker, viewer, CLOSE_HEARTBEAT);
         return 0;
     }
     if (verdict.action == HALLEY_HEARTBEAT_PING) {
-        if (policy.style == HALLEY_HEARTBEAT_NATIVE)
-            pulse_asked(worker, viewer);
+        if (unasked)
+            pulse_pinged(worker, viewer);
         send_ping(worker, viewer);
     }
     if (policy.style == HALLEY_HEARTBEAT_SERVER && verdict.next_ms > 4 * TICK_MS)

@@ -266,6 +266,61 @@ static void viewer__that_is_fixed_follows_only(void **state)
     halley_networks_destroy(networks);
 }
 
+/* A network where the first level holds; returns who made it hold, and still is its scout. */
+static struct halley_pulse teach(struct halley_networks *networks)
+{
+    struct halley_pulse scout = pulse_in(networks, 1, 77, 0);
+    (void)halley_pulse_next(&scout, &policy, 0, 0);
+    for (uint32_t i = 1; i <= 3; i++)
+        halley_pulse_heard(networks, &scout, &policy, 33700, 34000 * i);
+    assert_int_equal(halley_pulse_held_ms(&scout, &policy), 33750);
+    return scout;
+}
+
+/* Opens a connection that the gateway pings, of the session that may have been lost. */
+static struct halley_pulse pinged_in(struct halley_networks *networks, uint32_t session,
+                                     uint32_t now_ms, enum halley_loss expected)
+{
+    struct halley_pulse pulse = {.session = session, .fixed = true};
+    assert_int_equal(halley_pulse_start(networks, &pulse, &policy, 1, HALLEY_HINT_NONE, now_ms),
+                     expected);
+    (void)halley_pulse_settle(&pulse, &policy, 0);
+    return pulse;
+}
+
+static void viewer__that_is_pinged_is_lost_where_no_answer_comes(void **state)
+{
+    (void)state;
+    struct halley_networks *networks = halley_networks_create();
+    struct halley_pulse scout = teach(networks);
+    struct halley_pulse lost = pinged_in(networks, 5, 110000, HALLEY_LOSS_NONE);
+    struct halley_pulse other = pinged_in(networks, 6, 110000, HALLEY_LOSS_NONE);
+    uint32_t told = halley_pulse_told_ms(&lost);
+    assert_in_range(told, 30300, 30375);
+    /* Messages went to it meanwhile: what became of it says nothing of idle times. */
+    halley_pulse_pinged(&lost, told / 2);
+    assert_in_range(halley_pulse_silent_ms(&lost), told / 2 - told / 200, told / 2);
+    halley_pulse_unanswered(networks, &lost, &policy, 5000, 145000);
+    assert_false(lost.missed);
+    halley_pulse_pinged(&lost, told / 10 * 9);
+    halley_pulse_unanswered(networks, &lost, &policy, 5000, 175000);
+    assert_true(lost.missed);
+    halley_pulse_end(networks, &lost, &policy, 230000);
+    /* Another one answered such a ping later than the lost one should have: not believed. */
+    halley_pulse_pinged(&other, told / 10 * 9);
+    halley_pulse_heard(networks, &other, &policy, halley_pulse_silent_ms(&other), 171000);
+    lost = pinged_in(networks, 5, 231000, HALLEY_LOSS_DOUBTED);
+    halley_pulse_pinged(&lost, told / 10 * 9);
+    halley_pulse_unanswered(networks, &lost, &policy, 5000, 266000);
+    halley_pulse_end(networks, &lost, &policy, 321000);
+    lost = pinged_in(networks, 5, 322000, HALLEY_LOSS_FELL);
+    assert_int_equal(halley_pulse_told_ms(&lost), CROWD_SAFE_MS);
+    halley_pulse_end(networks, &lost, &policy, 400000);
+    halley_pulse_end(networks, &other, &policy, 400000);
+    halley_pulse_end(networks, &scout, &policy, 400000);
+    halley_networks_destroy(networks);
+}
+
 static void networks__beyond_entries_are_told_the_safe_interval(void **state)
 {
     (void)state;
@@ -333,6 +388,7 @@ int run_networks_tests(void)
         cmocka_unit_test(viewer__without_session_is_never_a_scout),
         cmocka_unit_test(scouts__that_never_come_back_make_no_ceiling),
         cmocka_unit_test(viewer__that_is_fixed_follows_only),
+        cmocka_unit_test(viewer__that_is_pinged_is_lost_where_no_answer_comes),
         cmocka_unit_test(networks__beyond_entries_are_told_the_safe_interval),
         cmocka_unit_test(networks__are_kept_apart_by_hint),
         cmocka_unit_test(max__not_above_safe_switches_off),
