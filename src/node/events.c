@@ -4,7 +4,6 @@
  * away they wait, up to events.pending; past it new ones are dropped and counted. One that was sent and never answered
  * may stand in the stream: it is counted as dropped, and not sent again.
  */
-#include "base/clock.h"
 #include "base/log.h"
 #include "node/internal.h"
 #include "protocol/event.h"
@@ -124,7 +123,7 @@ static struct waiting_event *waiting_create(const struct command *command)
     memcpy(waiting->text, command->text, len);
     list_init(&waiting->link);
     waiting->kind = (enum event_kind)command->result;
-    waiting->time_ms = clock_unix_ms();
+    waiting->time_ms = command->time_ms;
     waiting->open_ms = command->id;
     waiting->room = bytes_of(waiting->text, command->room_len);
     waiting->event = event_unpack(

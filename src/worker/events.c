@@ -1,6 +1,7 @@
 /* events.c: tells the node what viewers do, for the stream of events, where the conf asks for it. */
 #include "worker/internal.h"
 
+#include "base/clock.h"
 #include "protocol/event.h"
 
 static void tell(struct worker *worker, const struct viewer *viewer, struct bytes room,
@@ -29,6 +30,7 @@ static void tell(struct worker *worker, const struct viewer *viewer, struct byte
     }
     command->result = (int)event->kind;
     command->id = worker->now_ms - viewer->opened_ms;
+    command->time_ms = clock_unix_ms();
     worker_tell_node(worker, command);
 }
 

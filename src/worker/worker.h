@@ -100,6 +100,7 @@ struct command {
         queued; /* PUBLISH: into a queue; the payload is a packed struct queued (protocol/queued.h) */
     bool kept; /* PUBLISH: of a type with history; packed the same way, data is the envelope */
     uint64_t until_s; /* TICKET_BIND: when the ticket expires, Unix time */
+    uint64_t time_ms; /* EVENT: when it happened, Unix time */
     uint32_t online;  /* ROOM_LIVE */
     void *object;
     struct command_merge merge; /* MERGE, MERGED */

@@ -1,6 +1,8 @@
 #!/usr/bin/env node
 // How a node stops without anybody losing anything: notice, farewells at a pace, last words, the limit; and how it sheds a share.
 
+import fs from 'node:fs';
+
 import {
     FrameReader,
     Halley,
@@ -32,6 +34,7 @@ class Light {
         const self = new Light();
         self.room = room;
         self.messages = [];
+        self.numbers = []; // of the messages that have one, with the time of each
         self.acks = new Map();
         self.goodbye = null;
         self.close = null;
@@ -56,14 +59,16 @@ class Light {
 
     take(f) {
         if (f.opcode === OP.close) {
-            this.close = { code: f.payload.readUInt16BE(0), at: performance.now() };
+            this.close = { code: f.payload.readUInt16BE(0) };
             this.raw.socket.write(frame({ opcode: OP.close, payload: closePayload(this.close.code) }));
         }
         if (f.opcode !== OP.text) return;
         const message = JSON.parse(f.payload.toString());
-        if (message.op === 'joined') this.onJoined();
+        if (message.op === 'welcome') this.connection = message.connection;
+        else if (message.op === 'joined') this.onJoined();
         else if (message.op === 'goodbye') this.goodbye = message;
         else if (message.op === 'ack' || message.op === 'error') this.acks.set(message.ref, message.op);
+        else if (message.data?.n !== undefined) this.numbers.push({ n: message.data.n, at: Date.now() });
         else if (message.type) this.messages.push(message);
     }
 
@@ -92,32 +97,91 @@ const healthz = (node) =>
         `GET /healthz HTTP/1.1\r\nUser-Agent: KeepAliveClient\r\nConnection: close\r\nHost: 127.0.0.1:${node.port}\r\n\r\n`,
     );
 
-// Closes in each full second but the first and the last.
-function perSecond(viewers) {
-    const times = viewers.map((v) => v.close.at).sort((a, b) => a - b);
-    const buckets = [];
-    for (const at of times) {
-        const second = Math.floor((at - times[0]) / 1000);
-        buckets[second] = (buckets[second] || 0) + 1;
+// What the daemon itself says of its closes, by its own clock, however late this process is: events in Redis.
+const closesTold = { 'events.kinds': 'close', 'events.interval': '10ms' };
+
+// Unix time in milliseconds of each viewer's close, by connection.
+async function closeTimes(redis) {
+    const times = new Map();
+    for (const [, fields] of await redis.command('XRANGE', 'halley:events', '-', '+')) {
+        const event = Object.fromEntries(Array.from({ length: fields.length / 2 }, (_, i) => fields.slice(2 * i, 2 * i + 2)));
+        times.set(event.connection, Number(event.time));
     }
-    return { all: buckets, inner: buckets.slice(1, -1), ms: times.at(-1) - times[0] };
+    return times;
+}
+
+// When the daemon wrote a line, Unix time in milliseconds.
+const logTime = (node, pattern) => Date.parse(node.log.split('\n').find((line) => pattern.test(line)).split(' ')[0]);
+
+// The rate is kept from `since` (or the moment before it): so many are allowed by then, and never more, however busy the machine is.
+function neverAhead(times, since, rate) {
+    [...times].sort((x, y) => x - y).forEach((at, i) => {
+        const allowed = ((at + 1 - since) * rate) / 1000;
+        assert(i < allowed, `${i + 1} were closed within ${at - since} ms, ${rate}/s allow ${Math.floor(allowed)}`);
+    });
+}
+
+// For how long each thread of a process was ready to run and had to wait for a core, in ms (proc(5), schedstat).
+function starved(pid) {
+    const waits = new Map();
+    for (const task of fs.readdirSync(`/proc/${pid}/task`)) {
+        try {
+            waits.set(task, Number(fs.readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[1]) / 1e6);
+        } catch {
+            // a thread that ended
+        }
+    }
+    return waits;
+}
+
+// Samples of starved(), until stopped. longest(from, to): in that span of Unix time no thread waited longer than so many ms at a stretch;
+// a wait shows when it is over.
+function watchStarvation(pid) {
+    const samples = [];
+    const look = () => {
+        try {
+            samples.push({ at: Date.now(), waits: starved(pid) });
+        } catch {
+            clearInterval(timer);
+        }
+    };
+    const timer = setInterval(look, 50);
+    look();
+    return {
+        stop: () => clearInterval(timer),
+        longest(from, to) {
+            let most = 0;
+            for (let i = 1; i < samples.length; i++) {
+                const [last, next] = [samples[i - 1], samples[i]];
+                if (next.at < from || last.at > to) continue;
+                for (const [task, wait] of next.waits) most = Math.max(most, wait - (last.waits.get(task) ?? 0));
+            }
+            return most;
+        },
+    };
+}
+
+// Closes in each second from the first one on.
+function perSecond(times, from) {
+    const buckets = Array(Math.floor((Math.max(...times) - from) / 1000) + 1).fill(0);
+    for (const at of times) buckets[Math.floor((at - from) / 1000)]++;
+    return buckets;
 }
 
 await check('SIGTERM: /healthz says 503 at once, handshakes are served for drain.notice, then answered 503 until the exit', async () => {
-    const node = await Halley.start({ workers: 2, set: { 'drain.notice': '1s', 'drain.rate': 2, 'drain.timeout': '4s' } });
+    const node = await Halley.start({ workers: 2, set: { 'drain.notice': '3s', 'drain.rate': 2, 'drain.timeout': '6s' } });
     const viewers = await Promise.all([2, 3, 4, 5, 6].map((i) => Native.in(node.port, 'a', { localAddress: `127.0.0.${i}` })));
     const silent = await RawSocket.connect(node.port);
     equal([(await healthz(node)).status, (await healthz(node)).text], [200, 'ok\n'], 'healthz before');
     const started = Date.now();
     node.told = true;
     node.child.kill('SIGTERM');
-    await until(async () => (await healthz(node)).status === 503, 'healthz 503', 300, 5);
+    await until(async () => (await healthz(node)).status === 503, 'healthz 503', 5000, 5);
     equal((await node.http('GET', '/healthz')).status, 503, 'healthz on the admin port');
     equal(await node.metric('halley_draining'), 1, 'halley_draining');
-    const late = await Native.in(node.port, 'a');
-    assert(Date.now() - started < 900, 'a handshake within the notice');
-    await until(async () => (await refusal(node.port, '/ws')).status === 503, 'handshakes refused', 2000);
-    assert(Date.now() - started >= 990, 'not before the notice was over');
+    const late = await Native.in(node.port, 'a'); // within the notice, while /healthz says 503
+    await until(async () => (await refusal(node.port, '/ws').catch((error) => error)).status === 503, 'handshakes refused', 8000);
+    assert(Date.now() - started >= 2990, 'not before the notice was over');
     const refused = await refusal(node.port, '/ws');
     equal([refused.status, refused.json.error], [503, 'unavailable'], 'refusal');
     assert(Number(refused.headers['retry-after']) >= 1, 'Retry-After');
@@ -133,35 +197,45 @@ await check('SIGTERM: /healthz says 503 at once, handshakes are served for drain
     assert(words.startsWith('HTTP/1.1 503 ') && /retry-after: \d/i.test(words), `a written 503, got ${words}`);
     silent.destroy();
     equal((await within(node.exit, 6000, 'the exit')).code, 0, 'exit code');
-    assert(Date.now() - started < 4500, 'within drain.timeout');
+    assert(!/drain.timeout passed/.test(node.log), 'within drain.timeout');
 });
 
 await check('drain.timeout: those that the rate leaves over get their goodbye too, at once', async () => {
-    const node = await Halley.start({ workers: 2, set: { 'drain.rate': 10, 'drain.timeout': '2s' } });
+    const redis = await Redis.start();
+    const node = await Halley.start({ workers: 2, redis, set: { ...closesTold, 'drain.rate': 10, 'drain.timeout': '4s' } });
     const viewers = await crowd(node.port, 200, 1);
     const started = Date.now();
-    equal((await node.stop(6000)).code, 0, 'exit code');
-    const took = Date.now() - started;
-    await within(Promise.all(viewers.map((v) => v.gone)), 2000, 'all closed');
+    equal((await node.stop(8000)).code, 0, 'exit code');
+    await within(Promise.all(viewers.map((v) => v.gone)), 5000, 'all closed');
     for (const viewer of viewers) equal([viewer.goodbye?.reason, viewer.close?.code], ['drain', 1012], 'goodbye and close');
-    assert(took > 1300 && took < 2500, `gone near the limit, after ${took} ms`);
+    const hurry = logTime(node, /drain.timeout is near/);
+    assert(hurry - started > 2800, `the rate is kept up to a second before the limit, was for ${hurry - started} ms`);
+    assert(!/drain.timeout passed/.test(node.log), 'all are gone within the limit');
+    const times = [...(await closeTimes(redis)).values()];
+    equal(times.length, 200, 'closes told');
+    neverAhead(times.filter((at) => at < hurry), logTime(node, /saying goodbye/), 10);
     assert(/drain.timeout is too short/.test(node.log), 'the log said so at the beginning');
     const retries = viewers.map((v) => v.goodbye.retry_after_ms).sort((a, b) => a - b);
     assert(retries[0] < 3000 && retries.at(-1) > 15000, `spread over 20 s, got ${retries[0]} to ${retries.at(-1)}`);
+    await redis.kill();
 });
 
 await check("a viewer's send that was accepted is answered before it is closed", async () => {
     const redis = await Redis.start();
     const node = await Halley.start({ workers: 2, redis });
-    const viewer = await Native.in(node.port, 'a');
+    // Of the same address, so on the same worker, one before it and one behind it.
+    const [before, viewer, behind] = [await Native.in(node.port, 'a'), await Native.in(node.port, 'a'), await Native.in(node.port, 'a')];
     redis.child.kill('SIGSTOP');
-    const answer = viewer.request({ op: 'send', room: 'a', type: 'chat', data: 'in flight' });
+    const answer = viewer.request({ op: 'send', room: 'a', type: 'chat', data: 'in flight' }, 15000);
     await viewer.alive();
     node.told = true;
     node.child.kill('SIGTERM');
     await node.waitLog(/saying goodbye/);
-    await pause(300);
-    equal(viewer.ws.close, null, 'still open while its send is on its way');
+    for (const idle of [before, behind]) equal((await idle.closing()).code, 1012, 'close code of those who wait for nothing');
+    for (let rounds = 0; rounds < 5; rounds++) {
+        await viewer.alive(); // still open while its send is on its way, round after round
+        await pause(20);
+    }
     redis.child.kill('SIGCONT');
     equal((await answer).op, 'ack', 'answer');
     equal((await viewer.closing()).code, 1012, 'close code');
@@ -169,7 +243,9 @@ await check("a viewer's send that was accepted is answered before it is closed",
 });
 
 await check('POST /v1/drain with a share: so many go at the rate, the node serves on', async () => {
-    const node = await Halley.start({ workers: 2, set: { 'drain.rate': 100 } });
+    const redis = await Redis.start();
+    const node = await Halley.start({ workers: 2, redis, set: { ...closesTold, 'drain.rate': 100 } });
+    const waits = watchStarvation(node.pid);
     const viewers = await crowd(node.port, 1000, 5);
     for (const body of ['{"share":0}', '{"share":1.5}', '{"share":-1}', '{"share":"0.2"}', 'half', '[0.2]'])
         equal((await node.http('POST', '/v1/drain', { body })).status, 400, body);
@@ -178,11 +254,19 @@ await check('POST /v1/drain with a share: so many go at the rate, the node serve
     equal([answer.status, answer.json.stops, answer.json.viewers, answer.json.rate], [202, false, 200, 100], 'answer');
     equal((await node.http('POST', '/v1/drain', { body: { share: 0.2 } })).status, 409, 'a second one meanwhile');
     equal([(await healthz(node)).status, (await node.http('GET', '/healthz')).status], [200, 200], 'healthz');
-    await node.waitLog(/shed as many/, 6000);
+    await node.waitLog(/shed as many/, 15000);
     await until(() => viewers.filter((v) => v.close).length === 200, '200 closed');
     const went = viewers.filter((v) => v.close);
-    const { ms } = perSecond(went);
-    assert(ms > 1800 && ms < 2300, `200 at 100/s, took ${ms} ms`);
+    const closed = await until(async () => {
+        const times = await closeTimes(redis);
+        return times.size === 200 && [...times.values()];
+    }, '200 closes told');
+    const since = logTime(node, /shedding a share/);
+    neverAhead(closed, since, 100);
+    const ms = Math.max(...closed) - since;
+    const held = waits.longest(since, since + ms + 500);
+    waits.stop();
+    assert(ms < 2100 + held, `200 at 100/s, took ${ms} ms (a thread waited ${Math.round(held)} ms for a core)`);
     for (const viewer of went) equal([viewer.close.code, viewer.goodbye.reason], [1012, 'drain'], 'close');
     equal(await node.viewers(), 800, 'viewers that stay');
     (await Native.in(node.port, 'r0')).destroy();
@@ -191,7 +275,9 @@ await check('POST /v1/drain with a share: so many go at the rate, the node serve
     equal([whole.status, whole.json.stops], [202, true], 'the whole node, without a body');
     node.told = true;
     equal((await within(node.exit, 15000, 'the exit')).code, 0, 'exit code');
+    await within(Promise.all(viewers.map((v) => v.gone)), 5000, 'all closed');
     for (const viewer of viewers) equal(viewer.close?.code, 1012, 'close code');
+    await redis.kill();
 });
 
 await check('a share leaves those alone who wait for the answer to a send', async () => {
@@ -212,17 +298,28 @@ await check('a share leaves those alone who wait for the answer to a send', asyn
 });
 
 await check('SIGTERM while a share goes: the end of the share is not the end of the drain', async () => {
-    const node = await Halley.start({ workers: 2, set: { 'drain.notice': '3s', 'drain.rate': 20, 'drain.timeout': '20s' } });
+    const redis = await Redis.start();
+    const node = await Halley.start({
+        workers: 2,
+        redis,
+        set: { ...closesTold, 'drain.notice': '3s', 'drain.rate': 20, 'drain.timeout': '20s' },
+    });
     const viewers = await crowd(node.port, 40, 1);
     equal((await node.http('POST', '/v1/drain', { body: { share: 0.5 } })).status, 202, 'share');
     node.told = true;
-    const started = performance.now();
+    const started = Date.now();
     node.child.kill('SIGTERM');
-    equal((await within(node.exit, 10000, 'the exit')).code, 0, 'exit code');
-    await within(Promise.all(viewers.map((v) => v.gone)), 2000, 'all closed');
-    const times = viewers.map((v) => v.close.at - started).sort((a, b) => a - b);
-    assert(times[18] < 2000 && times[21] > 2900, `half by the share, half after the notice: ${times.map(Math.round)}`);
-    assert(times.at(-1) > 3700, 'at drain.rate');
+    equal((await within(node.exit, 15000, 'the exit')).code, 0, 'exit code');
+    await within(Promise.all(viewers.map((v) => v.gone)), 5000, 'all closed');
+    const [shedding, goodbye] = [logTime(node, /shedding a share/), logTime(node, /saying goodbye/)];
+    assert(goodbye - started > 2900, 'the notice is waited for');
+    const times = [...(await closeTimes(redis)).values()].sort((x, y) => x - y);
+    equal(times.length, 40, 'closes told');
+    const early = times.filter((at) => at < goodbye);
+    assert(Math.abs(early.length - 20) <= 1, `half by the share, half after the notice: ${early.length} of 40 before it`);
+    neverAhead(early, shedding, 20);
+    neverAhead(times.slice(early.length), goodbye, 20);
+    await redis.kill();
 });
 
 await check('halley -t says whether the drain fits its limit', async () => {
@@ -237,12 +334,18 @@ await check('halley -t says whether the drain fits its limit', async () => {
 });
 
 await check('server.ramp: so many connections a second after start, the others wait', async () => {
+    // What so many connections take without it, here and now.
+    const free = await Halley.start({ workers: 2 });
+    const begun = Date.now();
+    (await crowd(free.port, 300, 1)).forEach((v) => v.raw.destroy());
+    const plain = Date.now() - begun;
+    await free.stop();
     const node = await Halley.start({ workers: 2, set: { 'server.ramp': '10s', 'server.ramp_rate': 100 } });
     const started = Date.now();
     const viewers = await crowd(node.port, 300, 1);
     const took = Date.now() - started;
     // 100 in the first second, 200 in the next: 300 take 2 s; some of the first second passed before.
-    assert(took > 1000 && took < 2600, `300 connections took ${took} ms`);
+    assert(took > 1000 && took < 2300 + 4 * plain, `300 connections took ${took} ms, ${plain} ms without the ramp`);
     assert((await node.metric('halley_ramp_pauses_total')) > 0, 'halley_ramp_pauses_total');
     viewers.forEach((v) => v.raw.destroy());
     await node.stop();
@@ -255,22 +358,35 @@ const ROOMS = 50;
 
 await check(`drain of ${CROWD} viewers at ${RATE}/s: the rate holds, another node takes them, no publish is lost`, async () => {
     const redis = await Redis.start();
-    const set = { 'drain.notice': '1s', 'drain.rate': RATE, 'drain.timeout': '20s', 'lane.normal.ttl': '60s' };
-    const a = await Halley.start({ workers: 2, redis, set });
+    const set = { ...closesTold, 'drain.notice': '1s', 'drain.rate': RATE, 'drain.timeout': '20s', 'lane.normal.ttl': '60s' };
+    // It stands for a machine of its own: the thousands of viewers in this process are not to take its cores.
+    const a = await Halley.start({ workers: 2, redis, set, prefix: ['nice', '-n', '-15'] });
     const b = await Halley.start({ workers: 2, redis });
     const watchers = await crowd(b.port, ROOMS, ROOMS);
     const viewers = await crowd(a.port, CROWD, ROOMS);
     const back = [];
     const acked = [];
+    const publish = async (room, n) => {
+        await redis.room(`r${room}`, { type: 'chat', data: { n } });
+        acked.push({ room, n, at: Date.now() });
+    };
     let publishing = true;
+    let published = 0;
     const publisher = (async () => {
-        for (let n = 0; publishing; n++) {
-            const room = n % ROOMS;
-            await redis.room(`r${room}`, { type: 'chat', data: { n: Math.floor(n / ROOMS) } });
-            acked.push({ room, n: Math.floor(n / ROOMS), at: performance.now() });
+        for (; publishing; published++) {
+            await publish(published % ROOMS, Math.floor(published / ROOMS));
             await pause(10);
         }
     })();
+    for (const viewer of viewers) {
+        viewer.gone.then(async () => {
+            await pause(Math.min(viewer.goodbye?.retry_after_ms ?? 0, 3000)); // sooner than told: the test is to end
+            const again = await Light.open(b.port, viewer.room);
+            await again.joined;
+            back.push(again);
+        });
+    }
+    await until(() => viewers.every((v) => v.numbers.length > 0), 'the first messages are there', 20000);
     let refs = 0;
     const sent = new Map();
     const senders = viewers.filter((_, i) => i % 25 === 0);
@@ -281,51 +397,68 @@ await check(`drain of ${CROWD} viewers at ${RATE}/s: the rate holds, another nod
             viewer.send(refs, { ref: refs });
         }
     }, 200);
-    for (const viewer of viewers) {
-        viewer.gone.then(async () => {
-            await pause(Math.min(viewer.goodbye?.retry_after_ms ?? 0, 3000)); // sooner than told: the test is to end
-            const again = await Light.open(b.port, viewer.room);
-            await again.joined;
-            back.push(again);
-        });
-    }
-    await pause(500);
-    // How late this very process is: on a busy machine seconds can't be told apart.
-    let late = 0;
-    let ticked = performance.now();
-    const ticks = setInterval(() => {
-        late = Math.max(late, performance.now() - ticked - 20);
-        ticked = performance.now();
-    }, 20);
+    const waits = watchStarvation(a.pid);
     const started = performance.now();
     a.told = true;
     a.child.kill('SIGTERM');
-    await within(a.exit, 21000, 'the exit within drain.timeout');
+    await within(a.exit, 30000, 'the exit');
     const took = performance.now() - started;
     equal(a.exited.code, 0, 'exit code');
-    await until(() => back.length === CROWD, () => `all back on the other node, ${back.length} are`, 8000);
+    assert(!/drain.timeout (passed|is near)/.test(a.log), 'all are gone in time');
+    await until(() => back.length === CROWD, () => `all back on the other node, ${back.length} are`, 40000);
+    waits.stop();
     clearInterval(sending);
-    clearInterval(ticks);
     publishing = false;
     await publisher;
-    await pause(300);
+    // The last one in each room: who has it has what came before.
+    for (let room = 0; room < ROOMS; room++) await publish(room, Math.ceil((published - room) / ROOMS));
+    await until(
+        () => watchers.every((w, room) => w.numbers.at(-1)?.n === Math.ceil((published - room) / ROOMS)),
+        'the other node has the last messages',
+        20000,
+    );
 
-    const { all, inner, ms } = perSecond(viewers);
-    console.log(`# closes per second: ${all.join(' ')}; ${Math.round(ms)} ms; process gone after ${Math.round(took)} ms`);
-    assert(Math.abs((CROWD / ms) * 1000 - RATE) <= RATE / 10, `${RATE}/s on the whole, got ${CROWD} in ${Math.round(ms)} ms`);
-    if (late > 40) console.log(`# the machine is busy (this process was ${Math.round(late)} ms late): seconds are not judged one by one`);
-    for (const count of late > 40 ? [] : inner) assert(Math.abs(count - RATE) <= RATE / 10, `${RATE}/s within 10 %, got ${inner}`);
+    const closes = await closeTimes(redis);
+    const times = viewers.map((v) => closes.get(v.connection));
+    assert(!times.includes(undefined), 'every close is told');
+    const goodbye = logTime(a, /saying goodbye/);
+    neverAhead(times, goodbye, RATE);
+    const buckets = perSecond(times, goodbye);
+    const ms = Math.max(...times) - goodbye;
+    const held = buckets.map((_, s) => waits.longest(goodbye + s * 1000 - 100, goodbye + s * 1000 + 1500));
+    console.log(
+        `# closes per second: ${buckets.join(' ')}; ${ms} ms; process gone after ${Math.round(took)} ms; ` +
+            `a thread waited for a core at most: ${held.map(Math.round).join(' ')} ms`,
+    );
+    assert(Math.abs((CROWD / ms) * 1000 - RATE) <= RATE / 10, `${RATE}/s on the whole, got ${CROWD} in ${ms} ms`);
+    buckets.slice(1, -1).forEach((count, s) => {
+        const moved = (2 * RATE * held[s + 1]) / 1000; // what a wait for a core may carry over either end of the second
+        assert(Math.abs(count - RATE) <= RATE / 10 + moved, `${RATE}/s within 10 %, got ${buckets}`);
+    });
     equal(await b.viewers(), CROWD + ROOMS, 'viewers of the other node');
     for (const viewer of viewers) equal([viewer.close.code, viewer.goodbye.reason], [1012, 'drain'], 'close');
     const retries = viewers.map((v) => v.goodbye.retry_after_ms);
     assert(Math.max(...retries) > 8000 && Math.max(...retries) <= 10600, `spread over the window, at most ${Math.max(...retries)}`);
 
-    // What backends published: each viewer has it without a hole up to its close.
-    for (const viewer of viewers) {
-        const got = viewer.messages.filter((m) => m.data.n !== undefined).map((m) => m.data.n);
-        got.forEach((n, i) => assert(n === i, `${viewer.room}: message ${i} is missing, got ${n}`));
-        const due = acked.filter((m) => `r${m.room}` === viewer.room && m.at < viewer.close.at - 300).length;
-        assert(got.length >= due, `${viewer.room}: ${due} were published before the close, got ${got.length}`);
+    // What backends published: each viewer has it without a hole up to its close. A room's viewers have one address, so one worker:
+    // what one of them had got before another was closed stood in the log of both.
+    for (let room = 0; room < ROOMS; room++) {
+        const inRoom = viewers.filter((v) => v.room === `r${room}`);
+        const firstSeen = [];
+        for (const viewer of [...inRoom, watchers[room]])
+            viewer.numbers.forEach((m, i) => {
+                assert(m.n === i, `${viewer.room}: message ${i} is missing, got ${m.n}`);
+                if (viewer !== watchers[room]) firstSeen[i] = Math.min(firstSeen[i] ?? Infinity, m.at);
+            });
+        for (const viewer of inRoom) {
+            const got = viewer.numbers.length;
+            const due = firstSeen.filter((at) => at < closes.get(viewer.connection)).length;
+            assert(got >= due, `${viewer.room}: ${due} had come before the close, got ${got}`);
+        }
+        // And messages did come to the end: the last one to go has most of those that were published by then.
+        const last = Math.max(...inRoom.map((v) => closes.get(v.connection)));
+        const most = acked.filter((m) => m.room === room && m.at < last).length;
+        assert(firstSeen.length >= most / 2, `r${room}: ${most} were published before its last close, ${firstSeen.length} came`);
     }
     // What viewers sent: acked means that the room has it, and what the room has was acked.
     const seen = new Set(watchers.flatMap((w) => w.messages.map((m) => m.data.ref).filter(Boolean)));
@@ -337,6 +470,7 @@ await check(`drain of ${CROWD} viewers at ${RATE}/s: the rate holds, another nod
     }
     console.log(`# ${acked.length} publishes, ${answered} of ${sent.size} sends answered, the others came after the goodbye`);
     await b.stop();
-}, 120000);
+    await redis.kill();
+}, 150000);
 
 await finish();
