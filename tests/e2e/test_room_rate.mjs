@@ -10,134 +10,159 @@ import { Halley, Native, Redis, assert, check, equal, finish, pause, sanitized, 
 const RATE = 20;
 const FLOOD = 200;
 const SECONDS = sanitized ? 4 : 6;
-const VIEWERS = Number(process.env.HALLEY_RATE_VIEWERS || (sanitized ? 20 : 300));
+const STALL_MS = 250; // what the machine must not hold up the test for, where evenness counts
+const VIEWERS = Number(process.env.HALLEY_RATE_VIEWERS || (sanitized ? 20 : 200));
 
 const redis = await Redis.start();
-const node = await Halley.start({
-    redis,
-    workers: 2,
-    set: {
-        'server.accept': 'spread',
-        'limits.room_rate': RATE,
-        'type.like.merge': 'sum:n',
-        'type.like.window': '200ms',
-        'type.poll.lane': 'normal',
-        'type.note.history': 'yes',
-    },
-});
+const start = (name) =>
+    Halley.start({
+        name,
+        redis,
+        workers: 2,
+        // They stand for machines of their own: what else runs here is not to take their cores.
+        prefix: ['nice', '-n', '-15'],
+        set: {
+            'server.node': name,
+            'server.accept': 'spread',
+            'limits.room_rate': RATE,
+            'type.like.merge': 'sum:n',
+            'type.like.window': '200ms',
+            'type.poll.lane': 'normal',
+            'type.note.history': 'yes',
+        },
+    });
+const [node, other] = [await start('n1'), await start('n2')];
 
 let rooms = 0;
 const freshRoom = () => `rate-${++rooms}`;
 
-// Publishes `rate` messages a second, evenly, each with its number; types in the mix 15 chat, 4 enter (low), 1 poll.
-function publisher(room, rate) {
-    const self = { sent: { chat: 0, enter: 0, poll: 0 }, total: 0 };
+// Publishes `rate` messages a second, each with its number; types in the mix 15 chat, 4 enter (low), 1 poll. What this process was too late
+// for a flood makes up for at once; a calm one leaves it, so that it never has more than its rate. The mix is counted behind the `first` ones.
+function publisher(room, rate, first, calm = false) {
+    const self = { sent: { chat: 0, enter: 0, poll: 0 }, total: 0, fedMs: 0, stalls: 0 };
     const from = performance.now();
+    let last = from;
+    const send = () => {
+        const dice = (self.total++ * 7) % 20;
+        const type = dice < 15 ? 'chat' : dice < 19 ? 'enter' : 'poll';
+        if (self.total > first) self.sent[type]++;
+        redis.room(room, { type, data: self.total });
+    };
     const timer = setInterval(() => {
-        const due = ((performance.now() - from) / 1000) * rate;
-        for (; self.total < due; self.total++) {
-            const dice = (self.total * 7) % 20;
-            const type = dice < 15 ? 'chat' : dice < 19 ? 'enter' : 'poll';
-            self.sent[type]++;
-            redis.room(room, { type, data: self.total });
-        }
+        const now = performance.now();
+        if (calm && now - last < 1000 / rate) return;
+        self.stalls += now - last > STALL_MS;
+        self.fedMs += Math.min(now - last, 500); // while nothing was offered, nothing can pass
+        last = now;
+        if (calm) send();
+        else while (self.total < ((now - from) / 1000) * rate) send();
     }, 5);
     self.stop = () => clearInterval(timer);
     return self;
 }
 
 const percentile = (list, p) => [...list].sort((x, y) => x - y)[Math.min(list.length - 1, Math.floor(list.length * p))];
+const sum = (list) => list.reduce((a, b) => a + b, 0);
 
-// High messages, one each 100 ms, with the time that each took to a viewer.
-async function highLatencies(room, viewer, count) {
-    const times = [];
-    for (let i = 0; i < count; i++) {
-        const from = performance.now();
-        const came = viewer.next((m) => m.type === 'gift' && m.data === `${room}-${i}`, `high message ${i}`);
-        await redis.high(room, { type: 'gift', data: `${room}-${i}` });
-        await came;
-        times.push(performance.now() - from);
-        await pause(100);
-    }
-    return times;
-}
-
-// A room with viewers and so many messages a second: what the first viewer got in each second, CPU of the node, times of high messages.
-async function play(rate) {
+// A room with viewers on a node, and what the first of them gets.
+async function side(on, mixed) {
     const room = freshRoom();
-    const viewers = await Promise.all(Array.from({ length: VIEWERS }, () => Native.in(node.port, room)));
-    const arrived = [];
+    const viewers = await Promise.all(Array.from({ length: VIEWERS }, () => Native.in(on.port, room)));
+    const self = { room, viewers, on, counts: { chat: 0, enter: 0, poll: 0 }, total: 0, highs: [], last: 0 };
     const [first] = viewers;
     const push = first.inbox.push.bind(first.inbox);
     first.inbox.push = (m) => {
-        if (m.type && m.type !== 'gift') arrived.push({ at: performance.now(), type: m.type, lane: m.data });
+        if (m.type in self.counts) {
+            self.total++;
+            self.counts[m.type] += m.data > mixed;
+            self.last = performance.now();
+        }
         push(m);
     };
-    const flood = publisher(room, rate);
-    await pause(1500); // past the first second, in which the room may have had less
-    const cpu = node.cpu();
-    const from = performance.now();
-    const sent = { ...flood.sent };
-    const highs = await highLatencies(room, first, SECONDS * 10 - 5);
-    while (performance.now() - from < SECONDS * 1000) await pause(5);
-    const used = node.cpu() - cpu;
-    flood.stop();
-    const seconds = Array.from(
-        { length: SECONDS },
-        (_, s) => arrived.filter((m) => Math.floor((m.at - from) / 1000) === s).length,
-    );
-    const counts = {};
-    for (const m of arrived.filter((x) => x.at >= from && x.at < from + SECONDS * 1000))
-        counts[m.type] = (counts[m.type] || 0) + 1;
-    const offered = Object.fromEntries(Object.keys(sent).map((type) => [type, flood.sent[type] - sent[type]]));
-    for (const viewer of viewers) viewer.destroy();
-    await until(async () => (await node.viewers()) === 0, 'the viewers gone');
-    return { room, seconds, counts, offered, used, highs };
+    return self;
 }
 
-const sum = (list) => list.reduce((a, b) => a + b, 0);
+// A high message, and the time that it took to the first viewer.
+async function high({ room, viewers, highs }) {
+    const data = `${room}-${highs.length}`;
+    const from = performance.now();
+    const came = viewers[0].next((m) => m.type === 'gift' && m.data === data, `high message ${data}`, 20000);
+    await redis.high(room, { type: 'gift', data });
+    await came;
+    highs.push(performance.now() - from);
+}
 
-// 20 ± 2 a second is what the node lets pass (tests/policy/sample.c holds it to that by exact clocks); a machine with other things to do
-// moves a few over the second's end.
-function steady(seconds) {
-    const mean = sum(seconds) / seconds.length;
-    assert(Math.abs(mean - RATE) <= 2, `mean of ${seconds}`);
-    for (const count of seconds) assert(Math.abs(count - RATE) <= 5, `each second: ${seconds}`);
+// The calm room on one node and the flooded one on another, at the same time: what holds this machine up holds up both.
+async function play() {
+    // In the first second and a half a room may have had less than the rate: then what is saved up passes at once, whatever type it is.
+    const first = 1.5 * FLOOD;
+    const sides = [await side(other, 0), await side(node, first)];
+    const cpu = sides.map((one) => one.on.cpu());
+    const from = performance.now();
+    const [calm, flood] = sides;
+    calm.publisher = publisher(calm.room, RATE, 0, true);
+    flood.publisher = publisher(flood.room, FLOOD, first);
+    for (let i = 0; performance.now() - from < SECONDS * 1000 || i < 20; i++) {
+        await high(sides[i % 2]);
+        await pause(40);
+    }
+    for (const one of sides) one.publisher.stop();
+    // Neither is held back: what stood before them in the lanes normal and low has come when they have.
+    for (const one of sides) {
+        await redis.room(one.room, { type: 'note', data: 'end' });
+        await redis.room(one.room, { type: 'like', data: { n: 1 } });
+        await one.viewers[0].message('note', 20000);
+        await one.viewers[0].message('like', 20000);
+    }
+    sides.forEach((one, i) => {
+        one.used = one.on.cpu() - cpu[i];
+        one.ms = one.last - from;
+        for (const viewer of one.viewers) viewer.destroy();
+    });
+    return sides;
 }
 
 let calm;
+let flood;
 await check(`a room of ${RATE} messages a second passes whole`, async () => {
-    calm = await play(RATE);
-    // How evenly they come is the publisher's doing, and what it makes up for after a pause may be a few too many for that second.
-    const [arrived, offered] = [sum(Object.values(calm.counts)), sum(Object.values(calm.offered))];
-    assert(arrived >= 0.9 * offered, `${arrived} of ${offered} arrived, in the seconds: ${calm.seconds}`);
-    assert(calm.highs.length > 10, 'high messages');
+    [calm, flood] = await play();
+    assert(calm.total >= 0.9 * calm.publisher.total, `${calm.total} of ${calm.publisher.total} arrived`);
+    assert(calm.highs.length >= 10, 'high messages');
 }, 60000);
 
 await check(`a room of ${FLOOD} messages a second: ${RATE} ± 2 a second, the mix kept, high ones in time, CPU as before`, async () => {
-    const flood = await play(FLOOD);
-    const limit = 1.5 * Math.max(...calm.highs);
+    assert(flood, 'the rooms were played');
+    const { total, ms, publisher: offer } = flood;
     console.log(
-        `# a second each: ${flood.seconds} (calm: ${calm.seconds}); high ms p50 ${percentile(flood.highs, 0.5).toFixed(1)} max ` +
-            `${Math.max(...flood.highs).toFixed(1)} (calm: ${percentile(calm.highs, 0.5).toFixed(1)}, ${Math.max(...calm.highs).toFixed(1)}); ` +
-            `CPU ${flood.used.toFixed(2)} s (calm: ${calm.used.toFixed(2)} s) for ${VIEWERS} viewers in ${SECONDS} s; ` +
-            `offered ${JSON.stringify(flood.offered)}, arrived ${JSON.stringify(flood.counts)}`,
+        `# ${offer.total} offered, ${total} passed in ${Math.round(ms)} ms (calm: ${calm.publisher.total}, ${calm.total}); high ms p50 ` +
+            `${percentile(flood.highs, 0.5).toFixed(1)} max ${Math.max(...flood.highs).toFixed(1)} (calm: ` +
+            `${percentile(calm.highs, 0.5).toFixed(1)}, ${Math.max(...calm.highs).toFixed(1)}); CPU ${flood.used.toFixed(2)} s (calm: ` +
+            `${calm.used.toFixed(2)} s) for ${VIEWERS} viewers; offered ${JSON.stringify(offer.sent)}, arrived ${JSON.stringify(flood.counts)}`,
     );
-    steady(flood.seconds);
-    const arrived = sum(Object.values(flood.counts));
-    for (const [type, offered] of Object.entries(flood.offered)) {
-        const fair = (offered * arrived) / sum(Object.values(flood.offered));
-        assert(Math.abs(flood.counts[type] - fair) <= 2 + fair * 0.1, `${type}: ${flood.counts[type]} for ${fair}`);
+    // In no second of the daemon's are there more than RATE + 2 (tests/policy/sample.c holds it to that by exact times).
+    assert(total <= (RATE + 2) * (ms / 1000 + 1), `${total} passed in ${Math.round(ms)} ms`);
+    assert(total >= ((RATE - 2) * offer.fedMs) / 1000 - RATE, `${total} passed, fed for ${Math.round(offer.fedMs)} ms`);
+    // After a pause the first ones pass whole again: a few more of one type for each.
+    const pauses = offer.stalls + flood.highs.filter((took) => took > STALL_MS).length;
+    const [mixed, passed] = [sum(Object.values(offer.sent)), sum(Object.values(flood.counts))];
+    for (const [type, offered] of Object.entries(offer.sent)) {
+        const fair = (offered * passed) / mixed;
+        assert(Math.abs(flood.counts[type] - fair) <= 2 + fair * 0.1 + 2 * pauses, `${type}: ${flood.counts[type]} for ${fair} (${pauses} pauses)`);
     }
     // Alone on the machine none is late; what runs beside it may hold up some, in either room, but not half of them.
-    const usual = 1.5 * percentile(calm.highs, 0.5) + 5 * (sanitized ? 10 : 1);
-    const late = flood.highs.filter((ms) => ms > limit + 10 * (sanitized ? 10 : 1));
+    const slack = sanitized ? 10 : 1;
+    const usual = 1.5 * percentile(calm.highs, 0.5) + 5 * slack;
+    const limit = 1.5 * Math.max(...calm.highs) + 10 * slack;
+    const late = flood.highs.filter((took) => took > limit);
     assert(percentile(flood.highs, 0.5) <= usual, `median of high messages later than ${usual.toFixed(1)} ms`);
-    assert(late.length <= flood.highs.length / 4, `high messages later than ${limit.toFixed(1)} + 10 ms: ${late}`);
-    assert(flood.used <= 1.3 * calm.used + 0.1, `CPU ${flood.used} s against ${calm.used} s`);
+    assert(late.length <= flood.highs.length / 4, `high messages later than ${limit.toFixed(1)} ms: ${late}`);
+    // For what each delivered; reading what does not pass is what the tenth of a second is for.
+    const price = (one) => one.used / one.total;
+    assert(price(flood) <= 1.3 * price(calm) + 0.1 / total, `CPU ${flood.used} s for ${total}, ${calm.used} s for ${calm.total}`);
     const held = await node.metric('halley_sampled_total');
     const chat = await node.metric('halley_sampled_total', 'type="chat",lane="normal"');
     assert(chat > 0 && chat < held, `counted by type: chat ${chat} of ${held}`);
+    await other.stop();
 }, 60000);
 
 await check('while a room waits for what it missed, the bound holds in the others', async () => {
@@ -162,10 +187,10 @@ await check('while a room waits for what it missed, the bound holds in the other
 });
 
 await check('high, merged types, types with history, other rooms and messages to all are not held back', async () => {
-    const [room, other] = [freshRoom(), freshRoom()];
-    const viewer = await Native.open(node.port, { rooms: [room, other] });
+    const [room, beside] = [freshRoom(), freshRoom()];
+    const viewer = await Native.open(node.port, { rooms: [room, beside] });
     await viewer.join(room);
-    await viewer.join(other);
+    await viewer.join(beside);
     const flood = publisher(room, FLOOD);
     await pause(500);
     for (let i = 0; i < 60; i++) {
@@ -174,12 +199,12 @@ await check('high, merged types, types with history, other rooms and messages to
         await redis.room(room, { type: 'note', data: i });
         await redis.publish('halley:all', { type: 'chat', data: `all ${i}` });
     }
-    for (let i = 0; i < 15; i++) await redis.room(other, { type: 'chat', data: `other ${i}` });
+    for (let i = 0; i < 15; i++) await redis.room(beside, { type: 'chat', data: `other ${i}` });
     const got = (type, match = () => true) => viewer.received.filter((m) => m.type === type && match(m));
     await until(() => got('gift').length === 60, '60 high messages');
     await until(() => got('note').length === 60, '60 messages with history');
     await until(() => got('chat', (m) => !m.room).length === 60, '60 messages to all');
-    await until(() => got('chat', (m) => m.room === other).length === 15, '15 messages of the other room');
+    await until(() => got('chat', (m) => m.room === beside).length === 15, '15 messages of the other room');
     await until(() => got('like').reduce((sum, m) => sum + m.data.delta, 0) === 120, 'all likes');
     flood.stop();
     viewer.destroy();

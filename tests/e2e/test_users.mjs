@@ -3,7 +3,7 @@
 
 import { createRequire } from 'node:module';
 
-import { Halley, Native, RawSocket, Redis, assert, atEnd, check, equal, finish, requestHead, slowness, until, within } from './lib.mjs';
+import { Halley, Native, RawSocket, Redis, assert, atEnd, check, equal, finish, requestHead, until, within } from './lib.mjs';
 
 const require = createRequire(import.meta.url);
 const redis = await Redis.start();
@@ -93,21 +93,29 @@ await check('guests are reached by the name that welcome told them', async () =>
 
 await check('a message to a guest does not cost a look at every viewer', async () => {
     const count = 3000;
-    const busy = await Halley.start({ redis, workers: 1, set: { ...set, 'server.node': 'busy' } });
-    const viewer = await Native.in(busy.port, 'guests');
+    const messages = 4000;
+    const start = (name) => Halley.start({ redis, workers: 1, set: { ...set, 'server.node': name } });
+    const [busy, calm] = [await start('busy'), await start('calm')];
     const others = [];
-    while (others.length < count)
-        others.push(...(await Promise.all(Array.from({ length: 100 }, (_, i) => RawSocket.connect(busy.port, { localAddress: `127.0.1.${i + 1}` })))));
-    for (const other of others) other.socket.write(requestHead('/ws').text);
-    await until(async () => (await busy.metric('halley_viewers', 'protocol="native"')) > count, 'all in', 10000);
-    const from = performance.now();
-    for (let i = 0; i < 4000; i++) redis.publish('halley:users', '{"user":"guest-00000000000000000000","type":"chat"}');
-    redis.room('guests', { type: 'chat', data: 'behind them' });
-    equal((await viewer.message('chat', 20000)).data, 'behind them', 'the message behind');
-    const took = performance.now() - from;
-    assert(took < 1000 * slowness, `4000 messages took ${Math.round(took)} ms`);
-    for (const other of others) other.destroy();
-    await busy.stop();
+    try {
+        while (others.length < count)
+            others.push(...(await Promise.all(Array.from({ length: 100 }, (_, i) => RawSocket.connect(busy.port, { localAddress: `127.0.1.${i + 1}` })))));
+        for (const other of others) other.socket.write(requestHead('/ws').text);
+        const viewers = await Promise.all([busy, calm].map((node) => Native.in(node.port, 'guests')));
+        await until(async () => (await busy.metric('halley_viewers', 'protocol="native"')) > count, 'all in', 20000);
+        // Both nodes get the same messages at the same time; one of them holds nobody but its viewer.
+        const used = [busy, calm].map((node) => node.cpu());
+        for (let i = 0; i < messages; i++) redis.publish('halley:users', '{"user":"guest-00000000000000000000","type":"chat"}');
+        redis.room('guests', { type: 'chat', data: 'behind them' });
+        for (const viewer of viewers) equal((await viewer.message('chat', 30000)).data, 'behind them', 'the message behind');
+        const [full, empty] = [busy, calm].map((node, i) => node.cpu() - used[i]);
+        console.log(`# ${messages} messages to a guest: ${full.toFixed(2)} s of CPU with ${count} viewers, ${empty.toFixed(2)} s with one`);
+        assert(full <= 3 * empty + 0.1, `${full.toFixed(2)} s of CPU with ${count} viewers, ${empty.toFixed(2)} s with one`);
+        for (const viewer of viewers) viewer.destroy();
+    } finally {
+        for (const other of others) other.destroy();
+        await Promise.all([busy.stop(), calm.stop()]);
+    }
 });
 
 await check('500 messages to one user arrive in order at each of his connections', async () => {
@@ -173,13 +181,11 @@ await check('payloads that make no sense are counted and logged, and hurt nobody
 // ---- questions
 
 await check('GET …/connections tells of both nodes: rooms, lag per lane, skipped, rtt, last in and out', async () => {
-    const viewers = await spread('bob', 2);
+    const viewers = await spread('tess', 2);
     for (const viewer of viewers) await viewer.join('42');
     for (const node of nodes) {
-        const start = Date.now();
-        const answer = await ask(node, 'bob');
-        const took = Date.now() - start;
-        equal([answer.user, answer.count, answer.nodes, answer.complete], ['bob', 4, 2, true], 'the whole');
+        const answer = await ask(node, 'tess');
+        equal([answer.user, answer.count, answer.nodes, answer.complete], ['tess', 4, 2, true], 'the whole');
         equal(answer.connections.map((c) => c.node).sort(), ['n1', 'n1', 'n2', 'n2'], 'nodes');
         for (const c of answer.connections) {
             for (const key of ['connection', 'worker', 'protocol', 'peer', 'age_ms', 'last_in_ms', 'last_out_ms', 'rtt_ms', 'skipped'])
@@ -189,31 +195,41 @@ await check('GET …/connections tells of both nodes: rooms, lag per lane, skipp
         }
         const ids = answer.connections.map((c) => c.connection).sort();
         equal(ids, viewers.map((v) => v.welcome.connection).sort(), 'connections');
-        assert(took < 900, `complete answers do not wait for the second, took ${took} ms`);
     }
+    // The soonest of some: all of them would wait for the second, if one did that needs not.
+    const took = [];
+    for (let i = 0; i < 6; i++) {
+        const start = performance.now();
+        equal((await ask(nodes[i % 2], 'tess')).complete, true, 'complete');
+        took.push(Math.round(performance.now() - start));
+    }
+    assert(Math.min(...took) < 900, `complete answers do not wait for the second, took ${took} ms`);
     equal(await ask(n1, 'nobody').then((a) => [a.count, a.nodes, a.complete]), [0, 2, true], 'nobody');
     destroy(viewers);
 });
 
 await check('a node that does not answer costs a second and is told', async () => {
-    const viewers = await spread('bob', 1);
+    const viewers = await spread('nora', 1);
     n2.child.kill('SIGSTOP');
     try {
-        const start = Date.now();
-        const answer = await ask(n1, 'bob');
-        const took = Date.now() - start;
-        equal([answer.count, answer.nodes, answer.complete], [1, 1, false], 'answer');
-        assert(took >= 950 && took < 2500, `a second, took ${took} ms`);
+        const took = [];
+        for (let i = 0; i < 2; i++) {
+            const start = performance.now();
+            const answer = await ask(n1, 'nora');
+            took.push(Math.round(performance.now() - start));
+            equal([answer.count, answer.nodes, answer.complete], [1, 1, false], 'answer');
+        }
+        assert(Math.min(...took) >= 950 && Math.min(...took) < 2500, `a second, took ${took} ms`);
     } finally {
         n2.child.kill('SIGCONT');
     }
-    await until(async () => (await ask(n1, 'bob')).complete, 'complete again');
+    await until(async () => (await ask(n1, 'nora')).complete, 'complete again');
     destroy(viewers);
 });
 
 await check('100 questions at once are all answered', async () => {
-    const viewers = await spread('bob', 1);
-    const answers = await Promise.all(Array.from({ length: 100 }, (_, i) => ask(nodes[i % 2], 'bob')));
+    const viewers = await spread('quinn', 1);
+    const answers = await Promise.all(Array.from({ length: 100 }, (_, i) => ask(nodes[i % 2], 'quinn')));
     for (const answer of answers) equal([answer.count, answer.complete], [2, true], 'answer');
     destroy(viewers);
 });
@@ -221,38 +237,38 @@ await check('100 questions at once are all answered', async () => {
 // ---- kicks
 
 await check('a kick closes all connections on all nodes with 4010 (Socket.IO: 41 first); others stay', async () => {
-    const bob = await spread('bob', 3);
+    const kim = await spread('kim', 3);
     const eve = await spread('eve', 1);
-    const sio = await socketio(n1, 'bob');
+    const sio = await socketio(n1, 'kim');
     const gone = within(new Promise((resolve) => sio.on('disconnect', resolve)), 5000, 'disconnect');
-    const answer = await kick(n2, 'bob');
-    equal([answer.status, answer.json], [200, { user: 'bob', kicked: 7, nodes: 2, complete: true }], 'answer');
-    for (const viewer of bob) equal((await viewer.closing('4010')).code, 4010, 'close code');
+    const answer = await kick(n2, 'kim');
+    equal([answer.status, answer.json], [200, { user: 'kim', kicked: 7, nodes: 2, complete: true }], 'answer');
+    for (const viewer of kim) equal((await viewer.closing('4010')).code, 4010, 'close code');
     equal(await gone, 'io server disconnect', 'the reason that a Socket.IO client sees');
     for (const viewer of eve) await viewer.alive();
-    equal((await ask(n1, 'bob')).count, 0, 'connections afterwards');
+    equal((await ask(n1, 'kim')).count, 0, 'connections afterwards');
     destroy(eve);
 });
 
 await check('a backend kicks over Redis', async () => {
-    const bob = await spread('bob', 2);
-    equal(await redis.publish('halley:users', { op: 'kick', user: 'bob' }), 2, 'nodes');
-    for (const viewer of bob) equal((await viewer.closing('4010')).code, 4010, 'close code');
+    const ken = await spread('ken', 2);
+    equal(await redis.publish('halley:users', { op: 'kick', user: 'ken' }), 2, 'nodes');
+    for (const viewer of ken) equal((await viewer.closing('4010')).code, 4010, 'close code');
 });
 
 // ---- Redis away, and none at all
 
 await check('while Redis is away a node answers for itself; afterwards users get a gap, then messages', async () => {
-    const viewers = await spread('bob', 1);
+    const viewers = await spread('ray', 1);
     await redis.kill();
     await until(async () => (await n1.http('GET', '/readyz')).status === 503, 'not ready');
-    const answer = await ask(n1, 'bob');
+    const answer = await ask(n1, 'ray');
     equal([answer.count, answer.nodes, answer.complete], [1, 1, false], 'answer');
-    equal((await toUser(n1, 'bob', { type: 'chat' })).status, 503, 'status of a message');
+    equal((await toUser(n1, 'ray', { type: 'chat' })).status, 503, 'status of a message');
     await redis.restart();
     for (const node of nodes) await until(async () => (await node.http('GET', '/readyz')).status === 200, 'ready');
     for (const viewer of viewers) assert(!('room' in (await viewer.notice('gap'))), 'a gap without room');
-    await toUser(n1, 'bob', { type: 'chat', data: 'again' });
+    await toUser(n1, 'ray', { type: 'chat', data: 'again' });
     for (const viewer of viewers) equal((await viewer.message('chat')).data, 'again', 'data');
     destroy(viewers);
 });
