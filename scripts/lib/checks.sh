@@ -5,6 +5,7 @@
 PASSED=0
 FAILED=0
 FAILURES=()
+SKIPS=()
 LOGS=$ROOT/build/test-logs
 # Lines of a failed check's log that are shown.
 LOG_LINES=80
@@ -20,6 +21,12 @@ log_of() {
 pass() {
     PASSED=$((PASSED + 1))
     printf 'ok      %s\n' "$1"
+}
+
+# skip NAME: could not be checked here; counts as neither.
+skip() {
+    SKIPS+=("$1")
+    printf 'skipped %s\n' "$1"
 }
 
 # fail NAME [LOG]
@@ -57,9 +64,13 @@ check() {
     return $status
 }
 
-# Failures by name, then the count: the last line that is printed.
+# What was skipped and what failed by name, then the count: the last line that is printed.
 summary() {
     local name
+    if ((${#SKIPS[@]})); then
+        heading "skipped: ${#SKIPS[@]}"
+        printf '        %s\n' "${SKIPS[@]}"
+    fi
     if ((FAILED)); then
         heading "failed"
         for name in "${FAILURES[@]}"; do

@@ -12,12 +12,15 @@ from lib import HALLEY_BIN, ROOT, check, equal, finish, skip, until  # noqa: E40
 
 WEAKNET = os.path.join(ROOT, "scripts/weaknet")
 SCENARIOS = ("thin", "far", "bbr", "bloat", "long", "widen", "rest", "loss", "nat", "halfopen", "balance", "kill")
+BUSY = ("loss", "kill")  # these use the processor and judge no delays
 UNAVAILABLE = 69
 
 
-def start(*arguments):
+def start(scenario):
+    # What judges delays on a link stands for machines of its own: nothing else that runs here is to take their cores.
+    nice = [] if scenario in BUSY else ["nice", "-n", "-10"]
     return subprocess.Popen(
-        [WEAKNET, "--no-build", "--short", *arguments],
+        [*nice, WEAKNET, "--no-build", "--short", scenario],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "HALLEY_BIN": HALLEY_BIN},
     )
 
@@ -45,17 +48,17 @@ def judge(name, process):
 def interrupted():
     process = start("thin")
     try:
-        until(lambda: len(namespaces(process.pid)) == 3, "the test bed stands", 20)
+        until(lambda: len(namespaces(process.pid)) == 3, "the test bed stands", 60)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     equal(namespaces(process.pid), [], "namespaces left behind")
 
 
 def main():
     if os.geteuid() != 0:
         process = start("thin")
-        said = process.communicate(timeout=20)[0]
+        said = process.communicate(timeout=60)[0]
         check("weaknet says that it needs root", lambda: equal((process.returncode, "root" in said), (UNAVAILABLE, True), said))
         finish()
     running = {name: start(name) for name in SCENARIOS}
