@@ -101,8 +101,9 @@ await check('SIGHUP: older viewers keep their heartbeat, limits.connections coun
     equal((await halley.http('GET', '/v1/config')).json.server.node, 'first', 'server.node in effect');
     const young = await WsRaw.open(halley.port, '/socket.io/?transport=websocket');
     equal((await refusal(halley.port, '/ws')).status, 503, 'status past the new limit');
-    equal((await young.closing('the young viewer, silent for 2 s', 6000)).code, 4011, 'its close code');
-    await pause(1000);
+    equal((await young.closing('the young viewer, silent for 2 s', 10000)).code, 4011, 'its close code');
+    const next = await WsRaw.open(halley.port, '/socket.io/?transport=websocket');
+    equal((await next.closing('another young one, opened behind that', 10000)).code, 4011, 'its close code');
     assert(!old.close && !old.raw.ended, 'the old viewer, promised 40 s, lives on');
     old.destroy();
     await halley.stop();

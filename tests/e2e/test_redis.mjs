@@ -150,10 +150,12 @@ await check('one subscription per node, however many viewers; it lingers, then i
 });
 
 await check('a viewer that comes back while the subscription lingers keeps it', async () => {
-    const [first] = await spread(1, 'back');
+    const [first, other] = [...(await spread(1, 'back')), ...(await spread(1, 'empty'))];
     first.destroy();
     const [second] = await spread(1, 'back');
-    await pause(1500);
+    // A room that is left for good, and later, is given back first.
+    other.destroy();
+    await until(async () => (await redis.subscribers('halley:room:{empty}')) === 0, 'the other subscription is given back', 10000);
     equal(await redis.subscribers('halley:room:{back}'), 1, 'subscribers after the linger time');
     await redis.room('back', { type: 'chat', data: 1 });
     await second.message();

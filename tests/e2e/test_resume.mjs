@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 
-import { Halley, Native, Redis, assert, atEnd, check, equal, finish, frame, pause, root, until, within } from './lib.mjs';
+import { Halley, Native, Redis, assert, atEnd, check, equal, finish, frame, pause, root, tempDir, until, within } from './lib.mjs';
 
 const require = createRequire(import.meta.url);
 const set = {
@@ -196,7 +196,10 @@ await check('whoever comes back too late is told so without another read of hist
 
 await check('a replay that ends by closing the last viewer of its room', async () => {
     const bound = 32 * 1024;
-    const node = await Halley.start({ workers: 1, set: { ...set, 'history.replay': '4s', 'limits.private_bytes': bound } });
+    const file = path.join(tempDir(), 'halley.conf');
+    const keepReplays = (time) => fs.writeFileSync(file, `history { replay = ${time} }\n`);
+    keepReplays('10m'); // until its queue is full
+    const node = await Halley.start({ workers: 1, conf: file, set: { ...set, 'limits.private_bytes': bound } });
     const ids = await postAll(node, 'end', Array(200).fill('x'.repeat(4000)));
     const slow = await Native.open(node.port, { user: 'slow' });
     slow.ws.raw.pauseReading();
@@ -211,7 +214,10 @@ await check('a replay that ends by closing the last viewer of its room', async (
         if (left > 60) await fill('x'.repeat(Math.min(left, 8000 + frame) - frame));
         await pause(20); // a fill is accepted before it stands in the queue
     }
-    await until(async () => (await node.metric('halley_closes_total', 'reason="too_slow"')) === 1, 'closed by the gap', 8000);
+    equal(await node.metric('halley_closes_total', 'reason="too_slow"'), 0, 'not closed by what filled it');
+    keepReplays('1s');
+    node.child.kill('SIGHUP');
+    await until(async () => (await node.metric('halley_closes_total', 'reason="too_slow"')) === 1, 'closed by the gap', 20000);
     equal(await resumed(node, 'gap'), 1, 'it was the gap');
     const after = await Native.in(node.port, 'end');
     await after.alive();
