@@ -53,6 +53,7 @@ const join = (viewer, room, after) => viewer.request({ op: 'join', room, ...(aft
 // A lane that never had a message with a number is told of a cut from Redis.
 const gapsOf = (viewer, room) => viewer.received.filter((m) => m.op === 'gap' && m.room === room && m.lane === 'normal');
 const ready = (node) => until(async () => (await node.http('GET', '/readyz')).status === 200, 'ready again');
+const holes = (node, result) => node.metric('halley_history_holes_total', `result="${result}"`);
 const resumed = (node, from) => node.metric('halley_resumes_total', `from="${from}"`);
 
 for (const [where, node] of [
@@ -290,6 +291,7 @@ await check('malformed after is bad-message', async () => {
 
 await check('a message lost between Redis and the node is filled in before the next one, in order', async () => {
     const viewer = await Native.in(halley.port, 'k');
+    const before = [await holes(halley, 'filled'), await holes(halley, 'gap')];
     await post(halley, 'k', 1);
     await lose('k', 2);
     await lose('k', 3);
@@ -297,6 +299,7 @@ await check('a message lost between Redis and the node is filled in before the n
     equal(await take(viewer, 4), range(1, 4), 'messages');
     equal(viewer.received.filter((m) => m.op === 'gap').length, 0, 'gaps');
     assert((await halley.metric('halley_history_filled_total')) >= 2, 'the metric');
+    equal([await holes(halley, 'filled'), await holes(halley, 'gap')], [before[0] + 1, before[1]], 'holes filled and left');
     viewer.destroy();
 });
 
@@ -328,12 +331,14 @@ await check('a message that comes twice is passed on once', async () => {
 
 await check('Redis emptied: gap with the last id, then live, and resume in the new epoch', async () => {
     const viewer = await Native.in(halley.port, 'n');
+    const before = await holes(halley, 'gap');
     const id = await post(halley, 'n', 1);
     await take(viewer, 1);
     await redis.command('FLUSHALL');
     const [two] = await postAll(halley, 'n', [2, 3]);
     equal(await viewer.notice('gap'), { op: 'gap', room: 'n', lane: 'normal', after: id }, 'the gap');
     equal(await take(viewer, 2), [2, 3], 'live');
+    equal((await holes(halley, 'gap')) - before, 1, 'holes left');
     const back = await Native.open(halley.port);
     equal((await join(back, 'n', [two])).after, [two], 'after');
     equal(await take(back, 1), [3], 'resumed');
@@ -395,12 +400,14 @@ await check('while Redis is away a resume gets unavailable; later the same after
     const refused = await join(back, 'p', [first]);
     equal([refused.op, refused.code], ['error', 'unavailable'], 'while away');
     assert(refused.retry_after_ms > 0, 'when to come again');
+    equal(await node.metric('halley_resumes_failed_total'), 1, 'halley_resumes_failed_total');
     equal((await back.request({ op: 'leave', room: 'p' })).code, 'not-in-room', 'it is not in');
     await own.restart();
     await ready(node);
     equal((await join(back, 'p', [first])).after, [first], 'afterwards');
     equal(await take(back, 4), range(2, 5), 'messages');
     equal(gapsOf(stays, 'p'), [], 'gaps of who stayed');
+    equal(await node.metric('halley_resumes_failed_total'), 1, 'and it is not counted again');
     back.destroy();
     stays.destroy();
     await node.stop();

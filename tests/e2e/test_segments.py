@@ -8,11 +8,12 @@ import json
 import os
 import socket
 import struct
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
-from lib import SLOWNESS, Halley, check, equal, finish, skip, until  # noqa: E402
+from lib import HALLEY_BIN, SLOWNESS, Halley, check, equal, finish, skip, until  # noqa: E402
 from lib_netns import Link, Viewer, sh  # noqa: E402
 
 NAME = "segments of the high lane end where frames end"
@@ -207,6 +208,43 @@ def tells_change(viewer):
     equal("frame_bytes" in json.loads(read_until(viewer, b'"pong"')), False, "frame_bytes in the next pong")
 
 
+def kernel_inside(name, value):
+    LINK.inside("sh", "-c", f"echo {value} > /proc/sys/net/ipv4/{name}")
+
+
+def counts_what_is_missing():
+    """Of 100 viewers some lack one option each; --doctor tells the shares."""
+    halley = Halley(host=LINK.host, workers=1)
+    viewers, missing = [], {"sack": 15, "timestamps": 20, "window_scaling": 5}
+    for option, count in {**missing, None: 60}.items():
+        if option:
+            kernel_inside(f"tcp_{option}", 0)
+        for _ in range(count):
+            viewers.append(Viewer(LINK.socket(), LINK.host, halley.port, "user=seg", 20 * SLOWNESS))
+        if option:
+            kernel_inside(f"tcp_{option}", 1)
+    equal(halley.metric("halley_tcp_viewers_total"), 100, "viewers whose options were looked at")
+    for option, count in missing.items():
+        equal(halley.metric("halley_tcp_without_total", f'option="{option}"'), count, f"viewers without {option}")
+    doctor = subprocess.run(
+        [HALLEY_BIN, "--doctor", "-o", f"admin.listen=127.0.0.1:{halley.admin_port}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    equal(doctor.returncode, 1, "exit code of --doctor, which warns")
+    for line in (
+        "warn  viewers without TCP SACK = 15.0 % of 100",
+        "warn  viewers without TCP timestamps = 20.0 % of 100",
+        "ok    viewers without TCP window scaling = 5.0 % of 100",
+    ):
+        if line not in doctor.stdout:
+            raise AssertionError(f"--doctor tells {line!r}: {doctor.stdout}")
+    for viewer in viewers:
+        viewer.close()
+    halley.stop()
+
+
 def all_checks():
     halley = Halley(host=LINK.host, workers=1)
     viewer = Viewer(LINK.socket(), LINK.host, halley.port, "user=seg&room=seg", 20 * SLOWNESS)
@@ -220,6 +258,7 @@ def all_checks():
     check("so do they where the kernel takes parts of frames", cuts_in_a_small_buffer)
     sh("tc", "qdisc", "del", "dev", LINK.near, "root")
     check("pong tells the size when it has changed", lambda: tells_change(viewer))
+    check("viewers without TCP options are counted, and --doctor tells their share", counts_what_is_missing)
     viewer.close()
     halley.stop()
     check("a gift of 3,000 bytes goes whole where it fits a segment", lambda: goes_whole(9000, 3000, {}))
