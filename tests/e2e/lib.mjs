@@ -134,6 +134,14 @@ process.on('unhandledRejection', (error) => {
 
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+// Whether a bucket of `burst` tokens that gains `rate` a second let through what it must and may: its burst at least, and at most that and what it
+// gained since `from` (performance.now() before the first was sent), however slow this machine is. One more for clocks that tick milliseconds.
+export function checkBucket(passed, { tried, burst, rate, from }, what) {
+    const most = Math.floor(burst + (rate * (performance.now() - from)) / 1000) + 1;
+    const least = Math.min(tried, burst);
+    assert(passed >= least && passed <= most, `${what}: ${passed} of ${tried} passed, ${least} to ${most} may`);
+}
+
 // Asks again and again, for states that announce themselves by no event (a metric, a port). Returns the first truthy answer.
 export async function until(ask, what, ms = 5000, every = 20) {
     const end = Date.now() + ms * slowness;

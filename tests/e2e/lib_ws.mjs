@@ -495,6 +495,14 @@ export class Native {
     }
 
     // Sends an op with a fresh ref; resolves with its answer, whatever it is.
+    // All in one write, so that the gateway reads them at the same time. Returns the answers, in order.
+    async atOnce(messages, ms = 5000) {
+        const asked = messages.map((message) => ({ ...message, ref: refs.next++ }));
+        const answers = asked.map(({ ref }) => this.next((m) => m.ref === ref, `the answer to ${ref}`, ms));
+        this.ws.write(Buffer.concat(asked.map((message) => frame({ payload: JSON.stringify(message) }))));
+        return Promise.all(answers);
+    }
+
     async request(message, ms = 5000) {
         const ref = refs.next++;
         await this.send({ ...message, ref });
