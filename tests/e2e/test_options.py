@@ -126,7 +126,7 @@ def after_hand_over(before, after, expected):
     port = free_port()
     old = share(port, {**before, "server.node": "old"})
     new = share(port, {**after, "server.node": "new"})
-    equal("sharing the sockets" in new.log, True, "sockets were taken over")
+    until(lambda: "sharing the sockets" in new.log, "sockets taken over")
     equal(old.stop(), 0, "exit code of the old one")
     equal(accepted_options(new), expected, "options behind the hand-over")
     new.stop()
