@@ -199,7 +199,7 @@ await check('server.listen of the new one holds: what is new there opens, what i
     const old = await Halley.start({ port, workers: 2, set: shared(1, listening(port, left)) });
     const next = await Halley.start({ port, workers: 1, set: shared(2, listening(port, added)) });
     for (const each of [port, left, added]) (await Native.open(each)).destroy();
-    assert(new RegExp(`an address that server.listen lacks here.*127.0.0.1:${left}`).test(next.log), next.log);
+    await next.waitLog(new RegExp(`an address that server.listen lacks here.*127.0.0.1:${left}`));
     equal((await old.stop()).code, 0, 'exit code');
     assert(/another process serves the port/.test(old.log), 'it was a hand-over');
     for (const each of [port, added]) (await Native.open(each)).destroy();

@@ -166,13 +166,31 @@ def cuts_at_frames(halley, viewer, path, sizes):
 
 
 def cuts_in_a_small_buffer():
-    """Long ones among them, which the kernel takes in parts."""
     set_mtu(MTU)
     halley = Halley(host=LINK.host, workers=1, options={"tcp.sndbuf": "4k"})
     viewer = Viewer(LINK.socket(), LINK.host, halley.port, "user=seg&room=seg", 20 * SLOWNESS)
     read_until(viewer, b'"joined"')
     for path, sizes in ((PATHS[0], SIZES[:100] + [9000]), (PATHS[1], [100, 9000, 50, 30, 3000, 200, 5000, 10] + SIZES[:20])):
         cuts_at_frames(halley, viewer, path, sizes)
+    viewer.close()
+    halley.stop()
+
+
+def loses_nothing():
+    """With small buffers on both sides the kernel takes frames in parts; in private queue and logs whole ones wait."""
+    halley = Halley(host=LINK.host, workers=1, options={"tcp.sndbuf": "4k", "limits.private_bytes": "256k"})
+    sock = LINK.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    viewer = Viewer(sock, LINK.host, halley.port, "user=seg&room=seg", 20 * SLOWNESS)
+    read_until(viewer, b'"joined"')
+    sizes = [3000, 100, 12000, 50, 30, 7000, 200, 9000, 10] * 5
+    for path in PATHS:
+        for i, size in enumerate(sizes):
+            body = {"type": "gift", "data": {"i": i, "pad": "y" * size}}
+            equal(halley.http("POST", path, body)[0], 202, "status of a publish")
+        for i, size in enumerate(sizes):
+            message = json.loads(read_until(viewer, b'"gift"'))
+            equal((message["data"]["i"], len(message["data"]["pad"])), (i, size), f"number and length of a gift to {path}")
     viewer.close()
     halley.stop()
 
@@ -255,8 +273,9 @@ def all_checks():
     check(NAME, lambda: cuts_at_frames(halley, viewer, PATHS[0], SIZES))
     # limits.private_bytes bounds what may wait for one viewer.
     check("so do those to a user", lambda: cuts_at_frames(halley, viewer, PATHS[1], SIZES[:60]))
-    check("so do they where the kernel takes parts of frames", cuts_in_a_small_buffer)
+    check("so do they with long ones among them, in a small send buffer", cuts_in_a_small_buffer)
     sh("tc", "qdisc", "del", "dev", LINK.near, "root")
+    check("frames of which the kernel takes parts arrive whole and in order", loses_nothing)
     check("pong tells the size when it has changed", lambda: tells_change(viewer))
     check("viewers without TCP options are counted, and --doctor tells their share", counts_what_is_missing)
     viewer.close()
