@@ -97,6 +97,9 @@ const healthz = (node) =>
         `GET /healthz HTTP/1.1\r\nUser-Agent: KeepAliveClient\r\nConnection: close\r\nHost: 127.0.0.1:${node.port}\r\n\r\n`,
     );
 
+// A daemon under `ahead` stands for a machine of its own: what else runs here, and be it this process, is not to take its cores.
+const ahead = ['nice', '-n', '-15'];
+
 // What the daemon itself says of its closes, by its own clock, however late this process is: events in Redis.
 const closesTold = { 'events.kinds': 'close', 'events.interval': '10ms' };
 
@@ -112,6 +115,12 @@ async function closeTimes(redis) {
 
 // When the daemon wrote a line, Unix time in milliseconds.
 const logTime = (node, pattern) => Date.parse(node.log.split('\n').find((line) => pattern.test(line)).split(' ')[0]);
+
+// It ended within drain.timeout: nothing is said later.
+function endedWithin(node, ms) {
+    const took = Date.parse(node.log.trimEnd().split('\n').at(-1).split(' ')[0]) - logTime(node, /info draining/);
+    assert(took < ms + 500, `the last line is of ${took} ms after the first`);
+}
 
 // The rate is kept from `since` (or the moment before it): so many are allowed by then, and never more, however busy the machine is.
 function neverAhead(times, since, rate) {
@@ -169,7 +178,7 @@ function perSecond(times, from) {
 }
 
 await check('SIGTERM: /healthz says 503 at once, handshakes are served for drain.notice, then answered 503 until the exit', async () => {
-    const node = await Halley.start({ workers: 2, set: { 'drain.notice': '3s', 'drain.rate': 2, 'drain.timeout': '6s' } });
+    const node = await Halley.start({ workers: 2, prefix: ahead, set: { 'drain.notice': '3s', 'drain.rate': 2, 'drain.timeout': '6s' } });
     const viewers = await Promise.all([2, 3, 4, 5, 6].map((i) => Native.in(node.port, 'a', { localAddress: `127.0.0.${i}` })));
     const silent = await RawSocket.connect(node.port);
     equal([(await healthz(node)).status, (await healthz(node)).text], [200, 'ok\n'], 'healthz before');
@@ -197,12 +206,12 @@ await check('SIGTERM: /healthz says 503 at once, handshakes are served for drain
     assert(words.startsWith('HTTP/1.1 503 ') && /retry-after: \d/i.test(words), `a written 503, got ${words}`);
     silent.destroy();
     equal((await within(node.exit, 6000, 'the exit')).code, 0, 'exit code');
-    assert(!/drain.timeout passed/.test(node.log), 'within drain.timeout');
+    endedWithin(node, 6000);
 });
 
 await check('drain.timeout: those that the rate leaves over get their goodbye too, at once', async () => {
     const redis = await Redis.start();
-    const node = await Halley.start({ workers: 2, redis, set: { ...closesTold, 'drain.rate': 10, 'drain.timeout': '4s' } });
+    const node = await Halley.start({ workers: 2, redis, prefix: ahead, set: { ...closesTold, 'drain.rate': 10, 'drain.timeout': '4s' } });
     const viewers = await crowd(node.port, 200, 1);
     const started = Date.now();
     equal((await node.stop(8000)).code, 0, 'exit code');
@@ -210,7 +219,7 @@ await check('drain.timeout: those that the rate leaves over get their goodbye to
     for (const viewer of viewers) equal([viewer.goodbye?.reason, viewer.close?.code], ['drain', 1012], 'goodbye and close');
     const hurry = logTime(node, /drain.timeout is near/);
     assert(hurry - started > 2800, `the rate is kept up to a second before the limit, was for ${hurry - started} ms`);
-    assert(!/drain.timeout passed/.test(node.log), 'all are gone within the limit');
+    endedWithin(node, 4000);
     const times = [...(await closeTimes(redis)).values()];
     equal(times.length, 200, 'closes told');
     neverAhead(times.filter((at) => at < hurry), logTime(node, /saying goodbye/), 10);
@@ -359,8 +368,7 @@ const ROOMS = 50;
 await check(`drain of ${CROWD} viewers at ${RATE}/s: the rate holds, another node takes them, no publish is lost`, async () => {
     const redis = await Redis.start();
     const set = { ...closesTold, 'drain.notice': '1s', 'drain.rate': RATE, 'drain.timeout': '20s', 'lane.normal.ttl': '60s' };
-    // It stands for a machine of its own: the thousands of viewers in this process are not to take its cores.
-    const a = await Halley.start({ workers: 2, redis, set, prefix: ['nice', '-n', '-15'] });
+    const a = await Halley.start({ workers: 2, redis, set, prefix: ahead });
     const b = await Halley.start({ workers: 2, redis });
     const watchers = await crowd(b.port, ROOMS, ROOMS);
     const viewers = await crowd(a.port, CROWD, ROOMS);
