@@ -218,6 +218,15 @@ static bool print_lane(const struct follow *follow, enum lane lane, const char *
     return true;
 }
 
+static void print_gaps(const struct follow_counts *counts)
+{
+    printf(",\"gaps_in\":{");
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        printf("%s\"%s\":%" PRIu64, lane ? "," : "", lane_name((enum lane)lane),
+               counts->gaps_in[lane]);
+    printf("}");
+}
+
 /* Returns whether everybody is in and nothing went wrong. */
 static bool report(const struct follow *follow)
 {
@@ -235,6 +244,7 @@ static bool report(const struct follow *follow)
            ",\"skipped\":%" PRIu64 ",\"gaps\":%" PRIu64,
            counts->connects, counts->joins, counts->messages, counts->holes, counts->repeats,
            counts->lost, counts->skipped, counts->gaps);
+    print_gaps(counts);
     print_codes("closes", counts->closes);
     print_codes("errors", counts->errors);
     printf(",\"wrong\":\"%s\"}\n", counts->wrong);

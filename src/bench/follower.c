@@ -1,6 +1,7 @@
 #include "bench/follower.h"
 #include "base/clock.h"
 #include "bench/handshake.h"
+#include "protocol/message.h"
 #include "json/json.h"
 
 #include <errno.h>
@@ -138,7 +139,18 @@ static void go_on_from(struct follow *follow, struct follower *viewer, struct js
     viewer->healing = false;
 }
 
-enum field { OP, ID, ROOM, AFTER, JOIN, CODE, RETRY, FIELDS };
+enum field { OP, ID, ROOM, LANE, AFTER, JOIN, CODE, RETRY, FIELDS };
+
+static void count_gap(struct follow *follow, const struct json_field *fields)
+{
+    char scratch[16];
+    struct bytes name;
+    follow->counts.gaps++;
+    if (!json_text(fields[LANE].value, scratch, sizeof(scratch), &name))
+        return;
+    for (int lane = 0; lane < LANE_COUNT; lane++)
+        follow->counts.gaps_in[lane] += bytes_is(name, lane_name((enum lane)lane));
+}
 
 static void on_notice(struct follow *follow, struct follower *viewer, struct json_field *fields)
 {
@@ -157,7 +169,7 @@ static void on_notice(struct follow *follow, struct follower *viewer, struct jso
         follow->counts.skipped++;
         heals = true;
     } else if (bytes_is(op, "gap") && here) {
-        follow->counts.gaps++;
+        count_gap(follow, fields);
         heals = fields[JOIN].value.kind != JSON_FALSE;
     } else if (bytes_is(op, "goodbye")) {
         viewer->retry_ns = retry_ms * MS;
@@ -217,13 +229,11 @@ static bool quick_id(struct bytes payload, struct bytes *id)
 
 static void on_text(struct follow *follow, struct follower *viewer, struct bytes payload)
 {
-    struct json_field fields[FIELDS] = {[OP] = {.name = "op"},
-                                        [ID] = {.name = "id"},
-                                        [ROOM] = {.name = "room"},
-                                        [AFTER] = {.name = "after"},
-                                        [JOIN] = {.name = "join"},
-                                        [CODE] = {.name = "code"},
-                                        [RETRY] = {.name = "retry_after_ms"}};
+    struct json_field fields[FIELDS] = {
+        [OP] = {.name = "op"},       [ID] = {.name = "id"},
+        [ROOM] = {.name = "room"},   [LANE] = {.name = "lane"},
+        [AFTER] = {.name = "after"}, [JOIN] = {.name = "join"},
+        [CODE] = {.name = "code"},   [RETRY] = {.name = "retry_after_ms"}};
     char scratch[HISTORY_ID_MAX + 1];
     struct bytes id;
     if (quick_id(payload, &id))

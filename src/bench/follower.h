@@ -56,6 +56,7 @@ struct follow_counts {
     uint64_t lost; /* places that a join could not go on from: another epoch, or too far back */
     uint64_t skipped;
     uint64_t gaps;
+    uint64_t gaps_in[LANE_COUNT];
     struct follow_code closes[FOLLOW_CODES_MAX];
     struct follow_code errors[FOLLOW_CODES_MAX];
     char wrong[160]; /* the first hole or repeat */

@@ -20,6 +20,7 @@ import {
     pause,
     root,
     sanitized,
+    slowness,
     until,
 } from './lib.mjs';
 import { Follow } from './lib_follow.mjs';
@@ -125,7 +126,9 @@ async function survive(name, room, harm, { exact = true, more = {} } = {}) {
         await start(i);
     };
     const end = Date.now() + seconds * 1000;
-    await harm({ redis, proxies, nodes, kill, going: () => Date.now() < end });
+    // It goes on for its time, and on a busy machine until what is to be survived has happened.
+    const going = (happened = true) => Date.now() < end || (!happened && Date.now() < end + 40000 * slowness);
+    await harm({ redis, proxies, nodes, kill, going, seen: () => follow.state });
     for (const proxy of proxies) proxy.share = 0;
     await pause(300);
     const before = state.published;
@@ -154,21 +157,23 @@ async function survive(name, room, harm, { exact = true, more = {} } = {}) {
     return counts;
 }
 
-const limit = (seconds + 90) * 1000;
+const limit = (seconds + 130) * 1000;
 const wanted = (name) => !only || only === name;
 
 if (wanted('nodes'))
     await check(
         'nodes killed every few seconds: every message of both lanes, once and in order',
         async () => {
-            const counts = await survive('nodes', 'r1', async ({ kill, going }) => {
-                while (going()) {
+            const reconnected = (counts) => counts.connects > viewers * 1.3;
+            const someSlow = (counts) => viewers > 500 || counts.skipped + (counts.closes[4008] || 0) > 0;
+            const counts = await survive('nodes', 'r1', async ({ kill, going, seen }) => {
+                while (going(reconnected(seen()) && someSlow(seen()))) {
                     await kill(Math.floor(Math.random() * 3));
                     await pause(1000 + Math.random() * 1500);
                 }
             });
-            assert(counts.connects > viewers * 1.3, 'viewers did reconnect');
-            if (viewers <= 500) assert(counts.skipped + (counts.closes[4008] || 0) > 0, 'some were too slow');
+            assert(reconnected(counts), 'viewers did reconnect');
+            assert(someSlow(counts), 'some were too slow');
         },
         limit,
     );
@@ -176,15 +181,20 @@ if (wanted('nodes'))
 if (wanted('redis'))
     await check(
         'Redis restarted again and again: the same',
-        () =>
-            survive('redis', 'r2', async ({ redis, going }) => {
+        async () => {
+            const restarts = async ({ redis, going }) => {
                 while (going()) {
                     await redis.kill();
                     await pause(100 + Math.random() * 400);
                     await redis.restart();
                     await pause(1500 + Math.random() * 1500);
                 }
-            }),
+            };
+            // As with drops: Redis may take its time to tell what was missed.
+            const { gaps, gaps_in } = await survive('redis', 'r2', restarts, { more: { 'history.wait': '10s' } });
+            equal([gaps_in.high, gaps_in.normal], [0, 0], 'gaps in the lanes with history');
+            assert(gaps > 0 && gaps_in.low === gaps, `the lane without is told of each cut: ${JSON.stringify(gaps_in)}`);
+        },
         limit,
     );
 
@@ -192,11 +202,14 @@ if (wanted('drops'))
     await check(
         'one in twenty pub/sub messages dropped before each node: the same',
         async () => {
-            const counts = await survive('drops', 'r3', async ({ proxies, going }) => {
+            const drop = async ({ proxies, going }) => {
+                const dropped = () => proxies.every((proxy) => proxy.dropped > 0);
                 for (const proxy of proxies) proxy.share = 0.05;
-                while (going()) await pause(100);
-                assert(proxies.every((proxy) => proxy.dropped > 0), 'messages were dropped');
-            });
+                while (going(dropped())) await pause(100);
+                assert(dropped(), 'messages were dropped');
+            };
+            // A gap is told when Redis takes longer than history.wait to answer: here it may be as slow as it likes.
+            const counts = await survive('drops', 'r3', drop, { more: { 'history.wait': '10s' } });
             equal(counts.gaps, 0, 'gaps');
         },
         limit,
@@ -209,10 +222,10 @@ if (wanted('late'))
             const counts = await survive(
                 'late',
                 'r5',
-                async ({ proxies, kill, going }) => {
+                async ({ proxies, kill, going, seen }) => {
                     for (const proxy of proxies) Object.assign(proxy, { share: 0.05, lateMs: 150 });
                     await pause(2000);
-                    while (going()) {
+                    while (going(seen().gaps > 0)) {
                         await kill(Math.floor(Math.random() * 3));
                         await pause(2000);
                     }
@@ -241,7 +254,10 @@ if (wanted('emptied'))
                 },
                 { exact: false },
             );
+            // What a place can't be gone on from is told, and before what comes behind it: there is no hole, and nothing twice.
             assert(counts.gaps > viewers / 2, 'gaps were told');
+            equal([counts.holes, counts.repeats, counts.wrong], [0, 0, ''], 'holes, repeats');
+            equal(counts.joined, viewers, 'viewers that are live');
         },
         limit,
     );
@@ -291,45 +307,56 @@ if (wanted('returns'))
                 workers: 2,
                 set: { 'type.chat.history': 'yes', 'type.gift.history': 'yes', 'server.accept': 'spread' },
             });
-            const publish = async (from, to) => {
-                for (let i = from; i <= to; i++) {
-                    await node.publish('42', { type: 'chat', data: { i, pad: 'x'.repeat(100) } });
-                    await node.publish('42', { type: 'gift', data: { i } });
+            let last = 0;
+            const publish = async (count) => {
+                for (let i = 0; i < count; i++) {
+                    last++;
+                    await node.publish('42', { type: 'chat', data: { i: last, pad: 'x'.repeat(100) } });
+                    await node.publish('42', { type: 'gift', data: { i: last } });
                 }
             };
-            const standAt = (n) => ({ lanes }) =>
-                ['normal', 'high'].every((lane) => lanes[lane]?.viewers === returns && lanes[lane].id.endsWith(`.${n}`));
-            await publish(1, 5);
-            const follow = Follow.start({ ports: [node.port], room: '42', viewers: returns, reportMs: 10 });
-            await follow.until(() => true, 'the viewers start', 5000);
-            const begin = performance.now();
-            await follow.until((now) => now.joined === returns, 'all are in', 60000);
-            const plain = performance.now() - begin;
-            await publish(6, 10);
-            await follow.until(standAt(10), 'all have ten', 20000);
-            const rss = node.rssBytes();
-            follow.hangUp();
-            await until(async () => (await node.viewers()) === 0, 'all are gone', 20000);
-            await publish(11, 110);
-            await redis.command('CONFIG', 'RESETSTAT');
-            let peak = 0;
-            const watch = setInterval(() => (peak = Math.max(peak, node.rssBytes())), 20);
-            const back = performance.now();
-            follow.comeBack();
-            await follow.until(standAt(110), 'all are current', 120000);
-            const resume = performance.now() - back;
-            clearInterval(watch);
-            const stats = await redis.command('INFO', 'commandstats');
-            const reads = Number(/cmdstat_xrevrange:calls=(\d+)/.exec(stats)?.[1] || 0);
-            console.log(
-                `# ${returns} joined in ${plain.toFixed(0)} ms, came back and had 200 missed messages each in ${resume.toFixed(0)} ms ` +
-                    `(x${(resume / plain).toFixed(2)}); ${reads} reads of 2 lanes; memory ${(rss / 1e6).toFixed(1)} MB with all in, ` +
-                    `${((peak - rss) / 1e6).toFixed(1)} MB more while they came back`,
-            );
-            equal(await follow.stop(), 0, `holes, repeats, losses: ${JSON.stringify(follow.state)}`);
-            assert(reads >= 1 && reads <= 6, `at most 3 reads per lane, got ${reads}`);
-            if (!sanitized) assert(peak - rss < 20e6, `less than 20 MB more, got ${peak - rss}`);
-            if (!sanitized) assert(resume < 3 * plain, `within 3 x ${plain}, took ${resume}`);
+            const current = ({ lanes }) =>
+                ['normal', 'high'].every((lane) => lanes[lane]?.viewers === returns && lanes[lane].id.endsWith(`.${last}`));
+            const round = async () => {
+                await publish(5);
+                const follow = Follow.start({ ports: [node.port], room: '42', viewers: returns, reportMs: 10 });
+                await follow.until(() => true, 'the viewers start', 20000);
+                const begin = performance.now();
+                await follow.until((now) => now.joined === returns, 'all are in', 60000);
+                const plain = performance.now() - begin;
+                await publish(5);
+                await follow.until(current, 'all have what came', 20000);
+                const rss = node.rssBytes();
+                follow.hangUp();
+                await until(async () => (await node.viewers()) === 0, 'all are gone', 20000);
+                await publish(100);
+                await redis.command('CONFIG', 'RESETSTAT');
+                let peak = 0;
+                const watch = setInterval(() => (peak = Math.max(peak, node.rssBytes())), 20);
+                const back = performance.now();
+                follow.comeBack();
+                await follow.until(current, 'all are current', 120000);
+                const resume = performance.now() - back;
+                clearInterval(watch);
+                const stats = await redis.command('INFO', 'commandstats');
+                const reads = Number(/cmdstat_xrevrange:calls=(\d+)/.exec(stats)?.[1] || 0);
+                console.log(
+                    `# ${returns} joined in ${plain.toFixed(0)} ms, came back and had 200 missed messages each in ${resume.toFixed(0)} ms ` +
+                        `(x${(resume / plain).toFixed(2)}); ${reads} reads of 2 lanes; memory ${(rss / 1e6).toFixed(1)} MB with all in, ` +
+                        `${((peak - rss) / 1e6).toFixed(1)} MB more while they came back`,
+                );
+                equal(await follow.stop(), 0, `holes, repeats, losses: ${JSON.stringify(follow.state)}`);
+                await until(async () => (await node.viewers()) === 0, 'all are gone again', 20000);
+                assert(reads >= 1 && reads <= 6, `at most 3 reads per lane, got ${reads}`);
+                if (!sanitized) assert(peak - rss < 20e6, `less than 20 MB more, got ${peak - rss}`);
+                return { plain, resume };
+            };
+            // In turns, and the best of each: what else the machine does may hold up one of them.
+            const rounds = [];
+            while (rounds.length < (sanitized ? 1 : 3)) rounds.push(await round());
+            const best = (what) => Math.min(...rounds.map((one) => one[what]));
+            if (!sanitized)
+                assert(best('resume') < 3 * best('plain'), `within 3 x ${best('plain')} ms, took ${best('resume')} ms`);
             await node.stop();
         },
         180000,
