@@ -7,12 +7,13 @@ import readline from 'node:readline';
 import { assert, atEnd, halleyBin, pause, slowness } from './lib.mjs';
 
 export class Follow {
-    // {ports, room, viewers, slow (percent), stallMs, reportMs}
-    static start({ ports, room, viewers, slow = 0, stallMs = 3000, reportMs = 50 }) {
+    // {ports, room, viewers, slow (percent), stallMs, reportMs, prefix (command before the viewers')}
+    static start({ ports, room, viewers, slow = 0, stallMs = 3000, reportMs = 50, prefix = [] }) {
         const self = new Follow();
         const urls = ports.flatMap((port) => ['--url', `ws://127.0.0.1:${port}/ws`]);
         const args = ['--room', room, '--viewers', viewers, '--slow', slow, '--stall-ms', stallMs, '--report-ms', reportMs];
-        self.child = spawn(path.join(path.dirname(halleyBin), 'halley-bench'), ['follow', ...urls, ...args], {
+        const command = [...prefix, path.join(path.dirname(halleyBin), 'halley-bench'), 'follow', ...urls, ...args];
+        self.child = spawn(command[0], command.slice(1), {
             stdio: ['ignore', 'pipe', 'inherit'],
         });
         self.exit = new Promise((resolve) => self.child.on('exit', (code, signal) => resolve(code ?? signal)));

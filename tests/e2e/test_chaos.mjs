@@ -11,6 +11,7 @@ import path from 'node:path';
 import {
     Halley,
     Redis,
+    ahead,
     assert,
     atEnd,
     check,
@@ -305,6 +306,7 @@ if (wanted('returns'))
             const node = await Halley.start({
                 redis,
                 workers: 2,
+                prefix: ahead,
                 set: { 'type.chat.history': 'yes', 'type.gift.history': 'yes', 'server.accept': 'spread' },
             });
             let last = 0;
@@ -319,7 +321,7 @@ if (wanted('returns'))
                 ['normal', 'high'].every((lane) => lanes[lane]?.viewers === returns && lanes[lane].id.endsWith(`.${last}`));
             const round = async () => {
                 await publish(5);
-                const follow = Follow.start({ ports: [node.port], room: '42', viewers: returns, reportMs: 10 });
+                const follow = Follow.start({ ports: [node.port], room: '42', viewers: returns, reportMs: 10, prefix: ahead });
                 await follow.until(() => true, 'the viewers start', 20000);
                 const begin = performance.now();
                 await follow.until((now) => now.joined === returns, 'all are in', 60000);

@@ -11,6 +11,7 @@ import {
     RawSocket,
     Redis,
     WsRaw,
+    ahead,
     assert,
     check,
     closePayload,
@@ -96,9 +97,6 @@ const healthz = (node) =>
         node.port,
         `GET /healthz HTTP/1.1\r\nUser-Agent: KeepAliveClient\r\nConnection: close\r\nHost: 127.0.0.1:${node.port}\r\n\r\n`,
     );
-
-// A daemon under `ahead` stands for a machine of its own: what else runs here, and be it this process, is not to take its cores.
-const ahead = ['nice', '-n', '-15'];
 
 // What the daemon itself says of its closes, by its own clock, however late this process is: events in Redis.
 const closesTold = { 'events.kinds': 'close', 'events.interval': '10ms' };

@@ -5,7 +5,7 @@
 import { io as io4 } from 'socket.io-client';
 import io2 from 'socket.io-client-2';
 
-import { Halley, Native, Redis, assert, check, equal, finish, pause, sanitized, until, within } from './lib.mjs';
+import { Halley, Native, Redis, ahead, assert, check, equal, finish, pause, sanitized, until, within } from './lib.mjs';
 
 const RATE = 20;
 const FLOOD = 200;
@@ -19,8 +19,7 @@ const start = (name) =>
         name,
         redis,
         workers: 2,
-        // They stand for machines of their own: what else runs here is not to take their cores.
-        prefix: ['nice', '-n', '-15'],
+        prefix: ahead,
         set: {
             'server.node': name,
             'server.accept': 'spread',
