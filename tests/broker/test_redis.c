@@ -268,7 +268,8 @@ static void on_dialed(void *ctx, struct redis_socket *socket, const char *reason
     call->done = true;
 }
 
-static void call_start(struct call *call, uv_loop_t *loop, const char *host, int port)
+static void call_start(struct call *call, uv_loop_t *loop, const char *host, int port,
+                       uint32_t limit_ms)
 {
     *call = (struct call){.url.port = (uint16_t)port};
     snprintf(call->url.host, sizeof(call->url.host), "%s", host);
@@ -278,7 +279,7 @@ static void call_start(struct call *call, uv_loop_t *loop, const char *host, int
     call->dial.on_done = on_dialed;
     call->dial.ctx = call;
     redis_dial_init(&call->dial);
-    redis_dial_start(&call->dial, 200);
+    redis_dial_start(&call->dial, limit_ms);
 }
 
 static void call_end(struct call *call, uv_loop_t *loop)
@@ -296,7 +297,7 @@ static void name_with_several_addresses__is_tried_one_by_one(void **state)
     struct harness *h = *state;
     struct sockaddr_in closed;
     struct call call;
-    call_start(&call, &h->loop, "localhost", server.port);
+    call_start(&call, &h->loop, "localhost", server.port, 10000);
     /* The look-up's addresses come behind this one, where nobody listens. */
     assert_int_equal(uv_ip4_addr("127.0.0.1", free_port(), &closed), 0);
     memcpy(&call.dial.addresses[0], &closed, sizeof(closed));
@@ -324,7 +325,7 @@ static void address_that_does_not_answer__is_given_up_in_time(void **state)
         fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         (void)connect(fillers[i], (struct sockaddr *)&address, sizeof(address));
     }
-    call_start(&call, &h->loop, "127.0.0.1", ntohs(address.sin_port));
+    call_start(&call, &h->loop, "127.0.0.1", ntohs(address.sin_port), 200);
     call_end(&call, &h->loop);
     assert_null(call.socket);
     assert_int_equal(call.error, UV_ETIMEDOUT);
