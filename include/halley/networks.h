@@ -12,7 +12,8 @@
  * first for 24 safe intervals, and twice as long (at most eight times) for each further one in turn; a ceiling is made of returns alone.
  * What is lost below the level that holds is believed unless somebody of the network survived as long since, and then the network falls back to
  * the safe interval at once. Of such doubtful losses too many are believed: more than 3, one for each hundred viewers and one for each
- * three that were missed, in ten minutes (of forgotten connections nearly all come back in time, of phones that went away few).
+ * three that were missed, in ten minutes (of forgotten connections nearly all come back in time, of phones that went away few). One that is
+ * back before it is missed, because a reset told it, comes too soon for others to have survived: three such in a row are believed.
  *
  * Path:      timer wheel, pings, handshakes -> [networks] -> interval in welcome and pong.
  * Threads:   none inside; one owner's thread.
@@ -77,7 +78,8 @@ enum halley_loss halley_pulse_start(struct halley_networks *networks, struct hal
 
 /* The scout of the pulse's network, when it is an older connection of the same session; else NULL. */
 struct halley_pulse *halley_pulse_ghost(const struct halley_pulse *pulse);
-/* Its session is back on a new connection. idle_ms: how long nothing went through the old one, either way. */
+/* Its session is back on a new connection from the same network. idle_ms: how long nothing went through the old one, either way: as long as it was
+ * told, and its sign of life met a reset. Not the scout's only: whoever is the caller's to find. */
 enum halley_loss halley_pulse_replaced(struct halley_pulse *ghost,
                                        const struct halley_networks_policy *policy,
                                        uint32_t idle_ms, uint32_t now_ms);

@@ -16,6 +16,7 @@ enum {
     DOUBTS_MISSED =
         3, /* … for so many that were missed: of phones that go away few are back in time, of forgotten ones nearly all */
     DOUBTS_MS = 600000,
+    EARLY_BELIEVED = 3, /* so many in a row, with no survival in between */
     RETRY_SAFES =
         24, /* safe intervals from a scout's loss to the next try of the level: 10 minutes as shipped */
     RESTS_MAX = 3,       /* that rest doubles so often while scouts vanish one after the other */
@@ -38,10 +39,12 @@ struct halley_network {
     uint16_t doubts;
     uint16_t missed; /* since then, and not heard again on the same connection */
     uint8_t hint;
-    uint8_t held;     /* level */
-    uint8_t ceiling;  /* level that is too long; LEVELS_MAX: none known */
-    uint8_t tries;    /* of held + 1, survived */
-    uint8_t blame;    /* of held + 1 */
+    uint8_t held;    /* level */
+    uint8_t ceiling; /* level that is too long; LEVELS_MAX: none known */
+    uint8_t tries;   /* of held + 1, survived */
+    uint8_t blame;   /* of held + 1 */
+    uint8_t
+        early; /* followers that were back before they were missed, since the level was survived */
     uint8_t vanished; /* scouts that did not come back, since a level held */
     bool waits;
     bool survived[2];
@@ -130,6 +133,7 @@ static void start_anew(struct halley_network *network)
     network->survived[0] = network->survived[1] = false;
     network->doubts = 0;
     network->missed = 0;
+    network->early = 0;
     network->scout = NULL;
 }
 
@@ -248,14 +252,18 @@ static uint32_t counts_ms(const struct halley_networks_policy *policy, int level
     return level_ms(policy, level) / 4 * 3;
 }
 
-/* Somebody of the network survived as long an idle time since: it is the phone that went away, as long as that does not happen too often
- * (one of several NATs behind the same prefix may be the one that forgets). */
-static bool is_doubtful(struct halley_network *network, const struct halley_networks_policy *policy,
-                        const struct missing *missing, uint32_t now_ms)
+/* Somebody of the network survived as long an idle time since. */
+static bool was_survived(const struct halley_network *network,
+                         const struct halley_networks_policy *policy, const struct missing *missing)
 {
     int which = missing->told_ms >= counts_ms(policy, network->held);
-    if (!network->survived[which] || (int32_t)(network->survived_ms[which] - missing->due_ms) <= 0)
-        return false;
+    return network->survived[which] && (int32_t)(network->survived_ms[which] - missing->due_ms) > 0;
+}
+
+/* Then it is the phone that went away, as long as that does not happen too often (one of several NATs behind the same prefix may be the one
+ * that forgets). */
+static bool may_doubt(struct halley_network *network, uint32_t now_ms)
+{
     if (network->doubts == 0 || now_ms - network->doubts_ms > DOUBTS_MS) {
         network->doubts = 0;
         network->missed = 0;
@@ -265,13 +273,15 @@ static bool is_doubtful(struct halley_network *network, const struct halley_netw
            DOUBTS_FREE + network->viewers / DOUBTS_VIEWERS + network->missed / DOUBTS_MISSED;
 }
 
+/* early: it is back so soon that others had no time to survive. */
 static enum halley_loss lose_follower(struct halley_network *network,
                                       const struct halley_networks_policy *policy,
-                                      const struct missing *missing, uint32_t now_ms)
+                                      const struct missing *missing, bool early, uint32_t now_ms)
 {
     if (network->held == 0 || missing->told_ms > level_ms(policy, network->held))
         return HALLEY_LOSS_LATE;
-    if (is_doubtful(network, policy, missing, now_ms))
+    if (was_survived(network, policy, missing) ? may_doubt(network, now_ms)
+                                               : early && ++network->early < EARLY_BELIEVED)
         return HALLEY_LOSS_DOUBTED;
     start_anew(network);
     return HALLEY_LOSS_FELL;
@@ -300,7 +310,7 @@ enum halley_loss halley_pulse_start(struct halley_networks *networks, struct hal
     if (is_past(missing->until_ms, now_ms))
         return HALLEY_LOSS_NONE;
     if (!missing->scout)
-        return lose_follower(network, policy, missing, now_ms);
+        return lose_follower(network, policy, missing, false, now_ms);
     if (network->scout && network->scout->session == pulse->session) {
         network->scout->missed = false;
         network->scout = NULL;
@@ -317,13 +327,30 @@ struct halley_pulse *halley_pulse_ghost(const struct halley_pulse *pulse)
                : NULL;
 }
 
+/* Its sign of life was due, and met a reset: nobody was asked yet. */
+static enum halley_loss replaced_follower(struct halley_pulse *ghost,
+                                          const struct halley_networks_policy *policy,
+                                          uint32_t idle_ms, uint32_t now_ms)
+{
+    uint32_t told = halley_pulse_told_ms(ghost);
+    if (ghost->missed || idle_ms < told / 20 * 19)
+        return HALLEY_LOSS_NONE;
+    ghost->missed = true; /* it counts once */
+    if (ghost->network->missed < UINT16_MAX)
+        ghost->network->missed++;
+    const struct missing missing = {.told_ms = told, .due_ms = now_ms - idle_ms + told};
+    return lose_follower(ghost->network, policy, &missing, true, now_ms);
+}
+
 enum halley_loss halley_pulse_replaced(struct halley_pulse *ghost,
                                        const struct halley_networks_policy *policy,
                                        uint32_t idle_ms, uint32_t now_ms)
 {
     struct halley_network *network = ghost->network;
-    if (!network || network->scout != ghost)
+    if (!network)
         return HALLEY_LOSS_NONE;
+    if (network->scout != ghost)
+        return replaced_follower(ghost, policy, idle_ms, now_ms);
     network->scout = NULL;
     if (idle_ms < tried_ms(network, policy) / 20 * 19)
         return HALLEY_LOSS_NONE; /* it was early: whatever made it come back was not the level */
@@ -364,6 +391,8 @@ void halley_pulse_heard(struct halley_networks *networks, struct halley_pulse *p
             break;
         network->survived[which] = true;
         network->survived_ms[which] = now_ms;
+        if (which == 1)
+            network->early = 0;
     }
 }
 

@@ -5,9 +5,10 @@
 #include <sys/socket.h>
 
 enum {
-    BACK_MS = 60000,        /* a session that comes back later than that was away by itself */
-    SHORT_IDLE_MS = 900,    /* no interval is shorter */
-    NETWORKS_PER_TICK = 256 /* idle ones that are looked at, to be forgotten */
+    BACK_MS = 60000,         /* a session that comes back later than that was away by itself */
+    SHORT_IDLE_MS = 900,     /* no interval is shorter */
+    NETWORKS_PER_TICK = 256, /* idle ones that are looked at, to be forgotten */
+    GHOST_LOOKS = 32         /* connections of a user that has many */
 };
 
 void pulse_take_conf(struct worker *worker, const struct conf *earlier)
@@ -68,6 +69,26 @@ static void count_loss(struct worker *worker, enum halley_loss loss)
         metric_add(&worker->metrics.network_doubts, 1);
 }
 
+/* An older connection of the same session in the same network, still open here: a reset told its peer of the loss before anybody here
+ * missed it. NULL: there is none, it is a guest's and not the scout's, or nothing was learned that its loss could disprove. */
+static struct halley_pulse *find_ghost(const struct worker *worker, const struct viewer *viewer)
+{
+    const struct halley_pulse *pulse = &viewer->pulse;
+    struct halley_pulse *scout = halley_pulse_ghost(pulse);
+    if (scout || pulse->session == 0 || !viewer->user ||
+        halley_pulse_held_ms(pulse, &worker->networks_policy) <= worker->networks_policy.safe_ms)
+        return scout;
+    uint32_t hash = map_hash(viewer->user, strlen(viewer->user)) | 1;
+    struct map_node *node = map_chain(&worker->users, hash);
+    for (int looks = 0; node && looks < GHOST_LOOKS; looks++, node = node->next) {
+        struct viewer *other = CONTAINER_OF(node, struct viewer, user_node);
+        if (node->hash == hash && other != viewer && other->pulse.network == pulse->network &&
+            other->pulse.session == pulse->session)
+            return &other->pulse;
+    }
+    return NULL;
+}
+
 void pulse_begin(struct worker *worker, struct viewer *viewer, struct bytes session,
                  enum halley_hint hint, bool brief)
 {
@@ -80,7 +101,7 @@ void pulse_begin(struct worker *worker, struct viewer *viewer, struct bytes sess
     if (adapter && policy->max_ms > policy->safe_ms) {
         count_loss(worker, halley_pulse_start(worker->networks, pulse, policy, prefix_of(viewer),
                                               hint, worker->now_ms));
-        struct halley_pulse *ghost = halley_pulse_ghost(pulse);
+        struct halley_pulse *ghost = find_ghost(worker, viewer);
         if (ghost)
             count_loss(worker, halley_pulse_replaced(
                                    ghost, policy,

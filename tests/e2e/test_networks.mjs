@@ -81,7 +81,7 @@ const between = (value, low, high, what) => assert(value >= low && value <= high
 // Safe is 5 s, told where the first level holds 5.7 to 6.07 s.
 const losing = { 'heartbeat.interval': '5s', 'heartbeat.timeout': '1s', 'heartbeat.max': '10s' };
 const losers = [];
-for (let i = 0; i < 3; i++) losers.push(await Halley.start({ workers: 1, set: losing }));
+for (let i = 0; i < 4; i++) losers.push(await Halley.start({ workers: 1, set: losing }));
 const isLearned = (told) => between(told, 5700, 6080, 'told where the first level holds');
 
 const checks = [
@@ -132,6 +132,23 @@ const checks = [
         equal(await losses('scout'), 1, 'losses when somebody else came');
         for (const phone of [scout, back, away, stays]) phone.ws.destroy();
         equal(await losses('fell'), 0, 'nobody fell back');
+    }, 90000),
+
+    check('followers whose pings meet a reset are back before they are missed: the third in a row makes the network fall back', async () => {
+        const own = losers[3];
+        await teach(own.port);
+        const query = 'user=f&session=f&net=cell';
+        const counted = async () => [await losses('doubted', own), await losses('fell', own)];
+        const phones = [await Phone.open(query, own.port), await Phone.open(query, own.port)];
+        equal(await counted(), [0, 0], 'doubted losses, falls, when it is back without having been idle');
+        for (let i = 1; i <= 3; i++) {
+            isLearned(phones.at(-1).now);
+            await pause(phones.at(-1).now);
+            phones.push(await Phone.open(query, own.port)); // in place of its ping
+            equal(await counted(), i < 3 ? [i, 0] : [2, 1], 'doubted losses, falls');
+        }
+        equal(phones.at(-1).now, 5000, 'told after the third');
+        for (const phone of phones) phone.ws.destroy();
     }, 90000),
 
     check('Engine.IO 3: closed by the heartbeat and back: its network falls back at once', async () => {

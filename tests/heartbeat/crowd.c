@@ -113,8 +113,8 @@ static void connect_phone(struct play *play, struct phone *phone, uint32_t sessi
     fresh.pulse.session = session;
     note(play, halley_pulse_start(play->networks, &fresh.pulse, &play->crowd->policy,
                                   play->crowd->prefix, HALLEY_HINT_CELL, clock_of(play)));
-    struct halley_pulse *ghost = halley_pulse_ghost(&fresh.pulse);
-    if (ghost)
+    struct halley_pulse *ghost = &phone->now.pulse;
+    if (phone->now.open && ghost->network == fresh.pulse.network)
         note(play, halley_pulse_replaced(ghost, &play->crowd->policy, idle_of(play, &phone->now),
                                          clock_of(play)));
     halley_pulse_end(play->networks, &phone->now.pulse, &play->crowd->policy,

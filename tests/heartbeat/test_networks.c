@@ -168,14 +168,17 @@ static void outage__is_recovered_from(void **state)
 static void nat__that_forgets_sooner_is_learned_anew(void **state)
 {
     (void)state;
-    for (unsigned seed = 0; seed < 5; seed++) {
+    for (unsigned seed = 0; seed < 8; seed++) {
         struct crowd crowd = crowd_of(300000, seed);
+        crowd.sent_reset = seed % 2;
+        crowd.away_per_hour = seed < 4 ? 5 : 0;
         crowd.forgets_less_at_ms = 4ull * HOUR;
         crowd.forgets_then_ms = 90000;
         crowd.lost_after_ms = 8 * HOUR;
         crowd_play(&crowd, 9ull * HOUR);
         assert_settled(&crowd, 90000);
         assert_in_range(crowd.fell, 1, 3);
+        assert_in_range(crowd.lost, 900, 1300); /* each once, by what it had been told before */
         assert_int_equal(crowd.lost_late, 0);
     }
 }
