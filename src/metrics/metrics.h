@@ -261,8 +261,8 @@ struct worker_metrics {
     X(history_repeats_dropped, COUNTER, "halley_history_repeats_total", "",                        \
       "Messages that came a second time and were dropped.")                                        \
     X(history_misnumbered, COUNTER, "halley_history_misnumbered_total", "",                        \
-      "Messages whose number history does not have, or another message had: passed on without "    \
-      "id.")                                                                                       \
+      "Messages whose number history does not have, another message had, or that could not be "    \
+      "looked up: passed on without id.")                                                          \
     X(history_reads_fill, COUNTER, "halley_history_reads_total", "for=\"holes\"",                  \
       "Reads of history.")                                                                         \
     X(history_reads_resume, COUNTER, "halley_history_reads_total", "for=\"viewers\"", "")          \

@@ -122,14 +122,17 @@ static void pass(struct node *node, struct history_room *room, struct message *m
                  bool may_wait);
 
 /* History does not have its number, or could not be read: nobody may go by it. */
-static void pass_unnumbered(struct node *node, struct message *message)
+static void pass_unnumbered(struct node *node, struct message *message, bool was_read)
 {
     metric_add(&node->metrics.history_misnumbered, 1);
-    log_limited(LOG_LEVEL_WARN, "a message goes on without its id, which is not of history",
+    log_limited(LOG_LEVEL_WARN, "a message goes on without its id",
                 LOG_BYTES("room", message->room), LOG_BYTES("type", message->type),
                 LOG_BYTES("id", message->id),
-                LOG_STR("advice", "publish types with history by scripts/redis/publish.lua, and "
-                                  "all else without id"));
+                LOG_STR("why", was_read ? "history has no message with it"
+                                        : "history could not be read within history.wait"),
+                LOG_STR("advice", was_read ? "publish types with history by "
+                                             "scripts/redis/publish.lua, and all else without id"
+                                           : "see that Redis answers in time"));
     message->point = (struct history_point){0};
     message->id = (struct bytes){0};
     dispatch_deliver(node, message);
@@ -145,7 +148,7 @@ static void guess(struct node *node, struct history_room *room, struct message *
         dispatch_deliver(node, message);
     } else {
         lane->unsure = true;
-        pass_unnumbered(node, message);
+        pass_unnumbered(node, message, false);
     }
 }
 
@@ -431,7 +434,7 @@ static void release(struct node *node, struct history_wait *wait, const struct h
         } else if (history_is_confirmed(found, at)) {
             pass_confirmed(node, room, messages[i], found);
         } else if (i < wait->before) {
-            pass_unnumbered(node, messages[i]);
+            pass_unnumbered(node, messages[i], true);
             ask_later(node, lane, DOUBT_PAUSE_MS);
         } else {
             pass_missed(node, room, wait->lane, found, found->last.n);
