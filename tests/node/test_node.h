@@ -4,6 +4,7 @@
 int run_doctor_tests(void);
 int run_notify_tests(void);
 int run_history_tests(void);
+int run_cut_tests(void);
 int run_forged_tests(void);
 int run_merge_tests(void);
 int run_presence_tests(void);
