@@ -47,8 +47,11 @@ void history_points(const struct node *node, struct bytes name,
                     struct history_point points[LANE_COUNT])
 {
     const struct history_room *room = history_room_find(&node->history, name);
-    for (int lane = 0; lane < LANE_COUNT; lane++)
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
         points[lane] = room ? room->lanes[lane].last : (struct history_point){0};
+        if (room && points[lane].epoch == 0)
+            points[lane].n = room->lanes[lane].unsure;
+    }
 }
 
 /* In the lane's own order: what came after the last message passed on may be missing. no_join: as with dispatch_gap(). to: after which number

@@ -146,7 +146,7 @@ void history_fini(struct node *node);
 void history_hold(struct node *node, const struct held *held);
 /* No worker holds it any more. */
 void history_forget(struct node *node, struct bytes room);
-/* Where the lanes of a room stand: the last messages passed on. */
+/* Where the lanes of a room stand: the last messages passed on; epoch 0: there are none, and with n 1 that could not be read. */
 void history_points(const struct node *node, struct bytes room,
                     struct history_point points[LANE_COUNT]);
 /* A message of a room on its way to the workers. numbers_only: the room's viewers are not told yet that they are in. */

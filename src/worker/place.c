@@ -68,8 +68,8 @@ static enum placed find(struct worker *worker, struct resume *resume, const stru
     uint32_t number;
     if (want.epoch == 0)
         want = (struct history_point){tide->last.epoch, 0};
-    if (tide->last.epoch == 0 && want.epoch == 0)
-        return PLACED;                  /* nothing is known of, and nothing missed */
+    if (tide->last.epoch == 0 && want.epoch == 0) /* all since the room began is asked for */
+        return tide->unknown ? PLACED_AHEAD : PLACED;
     if (want.epoch != tide->last.epoch) /* an epoch is the time at which it began */
         return want.epoch > tide->last.epoch ? PLACED_AHEAD : PLACED_LOST;
     enum placed placed = seek(room, tide, lane, encoding_of(member), want.n, &number);
@@ -118,9 +118,12 @@ bool place_is_news(uint64_t asked_ms, const struct resume *resume)
     return asked_ms > resume->came_ms;
 }
 
-/* A viewer that has more than this worker, and history read in the meantime: either lost what it has, or this worker is late. */
+/* A viewer that has more than this worker, and history read in the meantime: either lost what it has, or this worker is late. Who has
+ * nothing waits until the node has said where the lane stands. */
 static enum placed judge_by_history(const struct tide_lane *of, struct history_point want)
 {
+    if (want.epoch == 0)
+        return PLACED_LATER;
     if (of->kept.epoch != want.epoch || of->kept.n < want.n || want.n + 1 < of->kept_n)
         return PLACED_LOST;
     return of->last.epoch == 0 && of->kept.n == want.n ? PLACED : PLACED_LATER;
@@ -149,7 +152,7 @@ bool place_lane(struct worker *worker, struct resume *resume, struct tide *tide,
     else if (placed == PLACED_OLD || placed == PLACED_AHEAD) {
         place_end(at, placed == PLACED_AHEAD ? RESUME_AHEAD : RESUME_ASKED);
         list_append(&of->waiting, &at->link);
-        if (placed == PLACED_OLD)
+        if (placed == PLACED_OLD || of->unknown)
             place_ask(worker, tide, lane);
     }
     return placed != PLACED_LATER;
@@ -174,6 +177,8 @@ enum placed place_overdue(struct worker *worker, struct resume *resume, struct t
 void place_keep_answer(struct tide_lane *of, const struct history_batch *batch)
 {
     bool same = batch->last.epoch == of->last.epoch;
+    if (batch->last.n == 0 && batch->asked_ms >= of->epoch_ms)
+        of->unknown = false; /* there is none yet */
     if (!same && batch->asked_ms <= of->epoch_ms)
         return;
     if (batch->count > 0 && (same || of->last.epoch == 0))

@@ -283,7 +283,8 @@ void resume_on_history(struct worker *worker, const struct command *command)
     while ((link = list_shift(&waiting))) {
         struct resume_lane *lane = CONTAINER_OF(link, struct resume_lane, link);
         struct resume *resume = lane->resume;
-        if (lane->state == RESUME_AHEAD &&
+        bool begins = resume->after[command->lane].epoch == 0 && !of->unknown;
+        if (lane->state == RESUME_AHEAD && !begins &&
             (!resume->doubted || !place_is_news(batch->asked_ms, resume))) {
             list_append(&of->waiting, &lane->link);
             continue;

@@ -74,13 +74,14 @@ struct replay {
 
 struct tide_lane {
     struct history_point last;
-    uint64_t epoch_ms; /* by the clock: since when it is known */
+    uint64_t epoch_ms; /* by the clock: since when it is known, or since when it is unknown */
     uint64_t since_n;  /* frames from number `since` on hold since_n + 1 and all that follow */
     struct history_point kept; /* the last one that history had at kept_ms */
     uint64_t kept_n;           /* and the first of the lane's epoch; 0: not read */
     uint64_t kept_ms;          /* by the clock */
     uint32_t since;
     bool gap_told; /* the hole before the next number */
+    bool unknown;  /* last is not of the time before the first message: it could not be read */
     bool asking;
     uint32_t asked_ms;
     struct link waiting; /* resume_lane */

@@ -41,13 +41,16 @@ void tide_start(struct worker *worker, struct room *room, struct bytes points)
         return;
     memcpy(at, points.data, sizeof(at));
     for (int lane = 0; lane < LANE_COUNT; lane++) {
-        if (at[lane].epoch == 0)
+        if (at[lane].epoch == 0 && at[lane].n == 0)
             continue;
         struct tide *tide = tide_make(worker, room);
         if (!tide)
             return;
-        tide->lanes[lane].last = at[lane];
         tide->lanes[lane].epoch_ms = clock_ms();
+        tide->lanes[lane].unknown = at[lane].epoch == 0;
+        if (tide->lanes[lane].unknown)
+            continue;
+        tide->lanes[lane].last = at[lane];
         tide->lanes[lane].since_n = at[lane].n;
         tide->lanes[lane].since = room_next(room)[lane];
     }
@@ -130,6 +133,7 @@ void tide_appended(struct worker *worker, struct room *room, const struct messag
             of->epoch_ms = clock_ms();
         }
         of->last = at;
+        of->unknown = false;
         of->gap_told = false;
     }
     halley_framelog_mark(room->activity->lanes.log[message->lane], (uint16_t)of->last.n);

@@ -20,7 +20,7 @@ struct worker;
 
 enum command_kind {
     /* node to worker */
-    COMMAND_ROOM_LIVE, /* text: room; its subscription is confirmed; online: UINT32_MAX, not known; payload: a struct history_point per lane, or empty */
+    COMMAND_ROOM_LIVE, /* text: room; its subscription is confirmed; online: UINT32_MAX, not known; payload: a struct history_point per lane (epoch 0, n 1: it could not be read), or empty */
     COMMAND_ROOM_REFUSED, /* text: room; the node can't take it (limits.rooms) */
     COMMAND_HISTORY,      /* text: room; lane; object: struct history_batch, one reference */
     COMMAND_PUBLISHED, /* viewer, ref, result, text: id (may be empty); the fate of a COMMAND_PUBLISH */

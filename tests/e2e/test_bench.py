@@ -266,7 +266,7 @@ def follow_counts_what_is_wrong():
     equal(code, 1, "exit code")
     equal(asked, [None, ["h.e1.8", "n.e1.4"], ["h.e1.8", "n.e2.8"], ["h.e1.8", "n.e2.8"]], "places that were asked for")
     wanted = {"viewers": 1, "joined": 1, "lanes": {"high": {"id": "h.e1.8", "viewers": 1}, "normal": {"id": "n.e2.9", "viewers": 1}},
-              "connects": 2, "joins": 4, "messages": 7, "holes": 1, "repeats": 1, "lost": 1, "skipped": 1, "gaps": 1,
+              "connects": 2, "joins": 4, "messages": 7, "holes": 1, "repeats": 1, "lost": 1, "skipped": 1, "gaps": 1, "gaps_in": {"high": 1, "normal": 0, "low": 0},
               "closes": {"1012": 1}, "errors": {"unavailable": 1}, "wrong": "viewer 0: n.e1.4 where 3 was due"}
     equal(state, wanted, "counts")
 

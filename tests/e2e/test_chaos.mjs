@@ -270,7 +270,7 @@ if (wanted('joins'))
         `a cut from Redis where only gifts have history: none of ${returns} viewers joins again, and none misses a gift`,
         async () => {
             const redis = await Redis.start();
-            const node = await Halley.start({ redis, workers: 2, set: { 'type.gift.history': 'yes', 'server.accept': 'spread' } });
+            const node = await Halley.start({ redis, workers: 2, set: { 'type.gift.history': 'yes', 'server.accept': 'spread', 'history.wait': '10s' } });
             const script = fs.readFileSync(path.join(root, 'scripts/redis/publish.lua'), 'utf8');
             const gift = (channel) =>
                 redis.command(

@@ -13,6 +13,7 @@ const set = {
     'type.gift.history': 'yes',
     'limits.join_rate': 1000,
     'limits.join_burst': 1000,
+    'history.wait': '10s', // a busy machine ends no wait
 };
 const redis = await Redis.start();
 const halley = await Halley.start({ redis, workers: 2, set });
@@ -384,6 +385,31 @@ await check('history that is gone while its counter lives on: who has more than 
     equal(gapsOf(back, 'q').length, gaps, 'gaps before it');
     back.destroy();
     stays.destroy();
+    await node.stop();
+});
+
+await check('an empty list gets all since the room began, also where the node could not read its counters', async () => {
+    const node = await Halley.start({ redis, workers: 1, set });
+    await lose('r', 1);
+    await lose('r', 2);
+    equal(await redis.command('ACL', 'SETUSER', 'default', '-hmget'), 'OK');
+    try {
+        const viewer = await Native.open(node.port);
+        const answers = [];
+        await until(async () => {
+            const answer = await join(viewer, 'r', []);
+            answers.push(answer.code ?? answer.op);
+            if (answer.code === 'unavailable') await pause(answer.retry_after_ms);
+            return answer.op === 'joined';
+        }, 'joined', 20000);
+        equal(await take(viewer, 2), [1, 2], `messages, after ${answers}`);
+        const silent = await Native.open(node.port);
+        equal((await join(silent, 's', [])).after, [], 'a room without any');
+        viewer.destroy();
+        silent.destroy();
+    } finally {
+        await redis.command('ACL', 'SETUSER', 'default', '+hmget');
+    }
     await node.stop();
 });
 

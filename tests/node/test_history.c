@@ -253,6 +253,7 @@ static void unknown_stand__is_settled_when_a_viewer_comes_back(void **state)
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node -hmget"), "OK");
     site_hold(site, "r");
     assert_int_equal(site->stands[LANE_NORMAL].epoch, 0);
+    assert_int_equal(site->stands[LANE_NORMAL].n, 1); /* not "there is none" */
     assert_string_equal(redis_ask(&site->redis, "ACL SETUSER node +hmget"), "OK");
     site_ask_history(site, 0, "r");
     site_expect(site, "gap c#3");

@@ -352,6 +352,75 @@ static void room_whose_stand_could_not_be_read__loses_nobodys_place(void **state
     guest_close(other);
 }
 
+/* The node could not read where the room stands. */
+static struct guest *first_in_unread_room(struct seat *seat)
+{
+    const struct history_point unread[LANE_COUNT] = {{0, 1}, {0, 1}, {0, 1}};
+    struct guest *guest = guest_open(seat);
+    guest_join(guest, "r", 0, 0);
+    free(seat_command(seat, COMMAND_HOLD));
+    seat_live_at(seat, "r", unread);
+    guest_expect(guest, "joined");
+    return guest;
+}
+
+static void join_from_the_beginning(struct guest *guest)
+{
+    guest_say(guest, "{\"op\":\"join\",\"room\":\"r\",\"ref\":1,\"after\":[]}");
+}
+
+/* Every lane of the room is asked for; its normal one is the seat's. */
+static void answer_that_others_are_empty(struct seat *seat)
+{
+    for (int i = 1; i < LANE_COUNT; i++) {
+        seat->lane = i == 1 ? LANE_HIGH : LANE_LOW;
+        seat_history(seat, "r", 0, 1, 0, 0);
+    }
+    seat->lane = LANE_NORMAL;
+}
+
+static void empty_list_in_an_unread_room__gets_what_is_there(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in_unread_room(seat);
+    struct guest *guest = guest_open(seat);
+    join_from_the_beginning(guest);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    answer_that_others_are_empty(seat);
+    seat_history(seat, "r", E, 1, 3, 0);
+    (void)seat_count(seat, COMMAND_ASK_HISTORY);
+    seat_deliver(seat, "r", E, 3); /* the node knows by now where the lane stands */
+    guest_expect(other, "3");
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    seat_history(seat, "r", E, 1, 3, 0);
+    guest_expect(guest, "joined 1 2 3");
+    seat_deliver(seat, "r", E, 4);
+    guest_expect(guest, "4");
+    guest_close(guest);
+    guest_close(other);
+}
+
+static void empty_list_in_an_unread_room__is_in_once_nothing_was_read(void **state)
+{
+    struct seat *seat = *state;
+    struct guest *other = first_in_unread_room(seat);
+    struct guest *guest = guest_open(seat);
+    join_from_the_beginning(guest);
+    free(seat_command(seat, COMMAND_ASK_HISTORY));
+    answer_that_others_are_empty(seat);
+    seat_history(seat, "r", 0, 1, 0, 0);
+    guest_expect(guest, "joined");
+    (void)seat_count(seat, COMMAND_ASK_HISTORY);
+    join_from_the_beginning(other); /* it is known now */
+    guest_expect(other, "joined");
+    assert_int_equal(seat_count(seat, COMMAND_ASK_HISTORY), 0);
+    seat_deliver(seat, "r", E, 1);
+    guest_expect(guest, "1");
+    guest_expect(other, "1");
+    guest_close(guest);
+    guest_close(other);
+}
+
 /* The high lane has an epoch, the normal one none that this worker knows of. */
 static struct guest *first_in_unknown_lane(struct seat *seat)
 {
@@ -642,6 +711,8 @@ int run_resume_tests(void)
         CASE(read_from_before_a_hole_in_the_log__loses_nobodys_place),
         CASE(lane_with_a_gap__goes_on_from_where_joined_says),
         CASE_SHORT(room_whose_stand_could_not_be_read__loses_nobodys_place),
+        CASE(empty_list_in_an_unread_room__gets_what_is_there),
+        CASE(empty_list_in_an_unread_room__is_in_once_nothing_was_read),
         CASE_SHORT(made_up_epochs__are_a_gap_after_the_wait_and_one_read),
         CASE(history_of_another_epoch__is_not_read_again_and_again),
         CASE(failed_read__is_told_and_the_viewer_stays_out),
