@@ -244,8 +244,9 @@ static bool keep_rest(struct worker *worker, struct viewer *viewer, const struct
         return false;
     for (int i = 0; i < count; i++)
         buf_append(&extras->rest, runs[i].iov_base, runs[i].iov_len);
-    extras_settle(worker, viewer);
-    return !extras->rest.failed;
+    bool kept = !extras->rest.failed;
+    extras_settle(worker, viewer); /* where nothing was kept they are gone */
+    return kept;
 }
 
 /* Everything is written: what a closing or paused viewer was waiting for. */

@@ -147,7 +147,7 @@ static void on_bytes(struct worker *worker, struct viewer *viewer, struct bytes 
     }
 }
 
-static void on_end(struct worker *worker, struct viewer *viewer)
+static void on_end(struct worker *worker, struct viewer *viewer, bool reset)
 {
     if (viewer->state == VIEWER_CLOSING) {
         viewer_destroy(worker, viewer);
@@ -155,6 +155,8 @@ static void on_end(struct worker *worker, struct viewer *viewer)
     }
     if (viewer->state <= VIEWER_CHECKING)
         metric_add(&worker->metrics.handshakes[HANDSHAKE_GONE], 1);
+    if (reset) /* who ends it by itself met nothing that forgot it */
+        pulse_cut(worker, viewer);
     viewer_close(worker, viewer, CLOSE_RESET);
 }
 
@@ -169,7 +171,7 @@ static void on_readable(struct worker *worker, struct viewer *viewer, bool to_th
         if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return;
         if (got <= 0) {
-            on_end(worker, viewer);
+            on_end(worker, viewer, got < 0);
             return;
         }
         on_bytes(worker, viewer, bytes_of(worker->receive, (size_t)got));

@@ -350,8 +350,6 @@ void viewer_begin_closing(struct worker *worker, struct viewer *viewer, enum clo
     events_close(worker, viewer, reason);
     if (viewer->state == VIEWER_OPEN && viewer_adapter(viewer))
         worker->open_encoded[viewer_adapter(viewer)->encoding]--;
-    if (reason == CLOSE_RESET)
-        pulse_cut(worker, viewer);
     pulse_end(worker, viewer);
     tickets_forget(worker, viewer);
     segment_end(worker, viewer);

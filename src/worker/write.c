@@ -84,8 +84,8 @@ ssize_t write_cut(struct worker *worker, struct viewer *viewer, struct iovec *ru
         ssize_t sent = send_runs(viewer->fd, part, parts, flags);
         if (sent < 0 && errno == EINTR)
             continue;
-        if (sent < 0)
-            return done > 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? (ssize_t)done : -1;
+        if (sent < 0) /* bytes that went out are told first: the next write meets the error again */
+            return done > 0 ? (ssize_t)done : -1;
         done += (size_t)sent;
         if ((size_t)sent < len)
             break;
