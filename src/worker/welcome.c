@@ -375,13 +375,24 @@ static void enter_rooms(struct worker *worker, struct viewer *viewer, const stru
         intents_join_query(worker, viewer, room);
 }
 
+/* The session that its network knows it by: a ticket's goes before the query's. Whose ticket is still to come has no name yet that would
+ * keep it apart from others' sessions of the same text. */
+static struct bytes pulse_session(const struct worker *worker, const struct viewer *viewer,
+                                  const struct wishes *wishes)
+{
+    if (viewer->user)
+        return bytes_str(viewer_session(viewer));
+    return bytes_str(worker->conf->auth.mode == AUTH_OPEN ? wishes->session : "");
+}
+
 /* 101 and the opening frames; the caller ends the reply. */
 static void open_up(struct worker *worker, struct viewer *viewer, const struct wishes *wishes)
 {
     const struct adapter *adapter = wishes->adapter;
     viewer_set_adapter(viewer, adapter);
     viewer->echo = !adapter;
-    pulse_begin(worker, viewer, bytes_str(wishes->session), wishes->hint, wishes->foreground);
+    pulse_begin(worker, viewer, pulse_session(worker, viewer, wishes), wishes->hint,
+                wishes->foreground);
     segment_begin(worker, viewer);
     struct buf *out = reply_begin(worker, viewer);
     append_switching(out, wishes);
