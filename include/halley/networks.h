@@ -19,7 +19,8 @@
  * Threads:   none inside; one owner's thread.
  * Ownership: owns the networks; a pulse (embedded in the viewer) borrows its own until halley_pulse_end().
  * Limits:    `entries`; past it a further network is not learned about. One without viewers is forgotten after a day, or
- *            before, where room is needed. Times are milliseconds of a monotonic clock modulo 2^32, intervals up to an hour.
+ *            before, where room is needed. Sessions that are missed have 8,191 slots; where two share one the newer counts.
+ *            Times are milliseconds of a monotonic clock modulo 2^32, intervals up to an hour.
  */
 #pragma once
 
@@ -56,7 +57,7 @@ enum halley_loss {
     HALLEY_LOSS_SCOUT,   /* the level that it tried is too long */
     HALLEY_LOSS_FELL,    /* the network fell back to the safe interval */
     HALLEY_LOSS_DOUBTED, /* others survived as long since: not believed */
-    HALLEY_LOSS_LATE     /* it was told its interval before the network fell back */
+    HALLEY_LOSS_LATE     /* it was told its interval before the network fell back, or rose */
 };
 
 /* Returns NULL when memory is out. */

@@ -27,8 +27,9 @@ enum {
     KICK_BYTES = 160,           /* a user that was kicked while tickets waited */
     REQUEST_BYTES = 32768,      /* libmicrohttpd's memory for one connection */
     MAILBOX_SLOT_BYTES = 8,
-    ADDRESS_BYTES = 56,  /* struct peer, its share of the table, malloc */
-    NETWORK_BYTES = 136, /* struct halley_network, its share of the table, malloc */
+    ADDRESS_BYTES = 56,        /* struct peer, its share of the table, malloc */
+    NETWORK_BYTES = 136,       /* struct halley_network, its share of the table, malloc */
+    MISSING_BYTES = 8191 * 32, /* struct halley_networks */
     COUNTS_BYTES = 192, /* names of rooms to be written and told, once each, here and at a worker */
     HISTORY_ROOM_BYTES = 448, /* a room whose numbers are looked after, or asked for */
     HISTORY_CUT_BYTES =
@@ -112,8 +113,10 @@ static void viewers(struct sum *sum, const struct conf *conf, uint64_t connectio
     line(sum, "addresses", times(times(workers, conf->limits.addresses), ADDRESS_BYTES),
          "%" PRIu64 " workers x limits.addresses x %d B", workers, ADDRESS_BYTES);
     if (conf->heartbeat.adaptive)
-        line(sum, "networks", times(times(workers, conf->heartbeat.networks), NETWORK_BYTES),
-             "%" PRIu64 " workers x heartbeat.networks x %d B", workers, NETWORK_BYTES);
+        line(sum, "networks",
+             times(workers, plus(times(conf->heartbeat.networks, NETWORK_BYTES), MISSING_BYTES)),
+             "%" PRIu64 " workers x (heartbeat.networks x %d B + %d B)", workers, NETWORK_BYTES,
+             MISSING_BYTES);
     line(sum, "open messages",
          times(times(workers, conf->limits.open_messages),
                plus(conf->limits.message_bytes, OPEN_MESSAGE_BYTES)),

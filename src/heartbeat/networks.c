@@ -7,11 +7,11 @@
 #include <stdlib.h>
 
 enum {
-    LEVELS_MAX = 32,   /* 1.35^27 is 3600: a second to an hour */
-    HOLDS = 3,         /* idle times that must be survived before a level holds */
-    BLAME_MAX = 2,     /* losses: the level is a ceiling */
-    MISSING_MAX = 256, /* sessions whose sign of life is missing; the newest displace the oldest */
-    DOUBTS_FREE = 3,   /* losses within DOUBTS_MS that others' survival outweighs, and … */
+    LEVELS_MAX = 32,      /* 1.35^27 is 3600: a second to an hour */
+    HOLDS = 3,            /* idle times that must be survived before a level holds */
+    BLAME_MAX = 2,        /* losses: the level is a ceiling */
+    MISSING_SLOTS = 8191, /* sessions that are missed; a prime, as their hashes may all be odd */
+    DOUBTS_FREE = 3,      /* losses within DOUBTS_MS that others' survival outweighs, and … */
     DOUBTS_VIEWERS = 100, /* … one more for so many viewers, and … */
     DOUBTS_MISSED =
         3, /* … for so many that were missed: of phones that go away few are back in time, of forgotten ones nearly all */
@@ -50,7 +50,7 @@ struct halley_network {
     bool survived[2];
 };
 
-/* A viewer that was asked and has not answered. */
+/* A viewer that was asked and has not answered; a newer one of the same slot displaces it. */
 struct missing {
     uint64_t prefix;
     uint32_t session; /* 0: free */
@@ -64,8 +64,7 @@ struct missing {
 struct halley_networks {
     struct map map;
     struct link idle; /* the longest forsaken first */
-    uint32_t next_missing;
-    struct missing missing[MISSING_MAX];
+    struct missing missing[MISSING_SLOTS];
 };
 
 static bool is_past(uint32_t time_ms, uint32_t now_ms)
@@ -213,17 +212,20 @@ void halley_networks_expire(struct halley_networks *networks, uint32_t now_ms, u
     }
 }
 
+static struct missing *slot_of(struct halley_networks *networks, uint32_t session)
+{
+    return &networks->missing[session % MISSING_SLOTS];
+}
+
 /* The record of a session that is being missed in this network; NULL: it is not. */
 static struct missing *find_missing(struct halley_networks *networks,
                                     const struct halley_network *network, uint32_t session)
 {
-    for (int i = 0; session != 0 && i < MISSING_MAX; i++) {
-        struct missing *missing = &networks->missing[i];
-        if (missing->session == session && missing->prefix == network->prefix &&
-            missing->hint == network->hint)
-            return missing;
-    }
-    return NULL;
+    struct missing *missing = slot_of(networks, session);
+    return session != 0 && missing->session == session && missing->prefix == network->prefix &&
+                   missing->hint == network->hint
+               ? missing
+               : NULL;
 }
 
 /* Nobody tries the next level for a while, and then it is tried from the start. */
@@ -315,6 +317,8 @@ enum halley_loss halley_pulse_start(struct halley_networks *networks, struct hal
         network->scout->missed = false;
         network->scout = NULL;
     }
+    if (missing->told_ms / 100 != tried_ms(network, policy) / 100)
+        return HALLEY_LOSS_LATE; /* the network rose or fell since: another level is tried */
     blame(network, policy, now_ms);
     return HALLEY_LOSS_SCOUT;
 }
@@ -333,7 +337,7 @@ static enum halley_loss replaced_follower(struct halley_pulse *ghost,
                                           uint32_t idle_ms, uint32_t now_ms)
 {
     uint32_t told = halley_pulse_told_ms(ghost);
-    if (ghost->missed || idle_ms < told / 20 * 19)
+    if (ghost->missed || told <= policy->safe_ms || idle_ms < told / 20 * 19)
         return HALLEY_LOSS_NONE;
     ghost->missed = true; /* it counts once */
     if (ghost->network->missed < UINT16_MAX)
@@ -457,14 +461,14 @@ void halley_pulse_asked(struct halley_networks *networks, struct halley_pulse *p
     pulse->missed = true;
     if (network->missed < UINT16_MAX)
         network->missed++;
-    networks->missing[networks->next_missing++ % MISSING_MAX] =
-        (struct missing){.prefix = network->prefix,
-                         .session = pulse->session,
-                         .told_ms = told,
-                         .due_ms = now_ms - idle_ms + told,
-                         .until_ms = now_ms + policy->back_ms,
-                         .hint = network->hint,
-                         .scout = network->scout == pulse};
+    if (network->scout == pulse || told > policy->safe_ms) /* else its loss disproves nothing */
+        *slot_of(networks, pulse->session) = (struct missing){.prefix = network->prefix,
+                                                              .session = pulse->session,
+                                                              .told_ms = told,
+                                                              .due_ms = now_ms - idle_ms + told,
+                                                              .until_ms = now_ms + policy->back_ms,
+                                                              .hint = network->hint,
+                                                              .scout = network->scout == pulse};
     if (network->scout == pulse) { /* nobody follows it before it is known what became of it */
         network->waits = true;
         network->wait_ms = now_ms + policy->back_ms;
@@ -496,11 +500,14 @@ void halley_pulse_end(struct halley_networks *networks, struct halley_pulse *pul
         return;
     if (network->scout == pulse) {
         network->scout = NULL;
-        struct missing *missing =
-            pulse->missed ? find_missing(networks, network, pulse->session) : NULL;
-        if (missing) { /* it may still come back; else it went away by itself, or cannot be told from one that did */
+        /* It may still come back; else it went away by itself, or cannot be told from one that did. */
+        if (pulse->missed) {
+            const struct missing *missing = find_missing(networks, network, pulse->session);
+            uint32_t left_ms = missing && !is_past(missing->until_ms, now_ms)
+                                   ? missing->until_ms - now_ms
+                                   : 0; /* it is late, or a newer one has its slot */
             uint32_t wait_ms = retry_ms(policy) << least(network->vanished, RESTS_MAX);
-            rest(network, most(missing->until_ms - now_ms, wait_ms), now_ms);
+            rest(network, most(left_ms, wait_ms), now_ms);
             if (network->vanished < RESTS_MAX)
                 network->vanished++;
         }

@@ -324,6 +324,123 @@ static void viewer__that_is_pinged_is_lost_where_no_answer_comes(void **state)
     halley_networks_destroy(networks);
 }
 
+enum { SLOTS = 8191 }; /* so many on, a session has the same slot */
+
+/* A scout that was asked in vain, whose record a newer one has displaced: the level rests all the same. */
+static void scout__rests_though_its_record_was_displaced(void **state)
+{
+    (void)state;
+    struct halley_networks *networks = halley_networks_create();
+    struct halley_pulse teacher = teach(networks);
+    struct halley_pulse follower = pulse_in(networks, 1, 900 + SLOTS, 110000);
+    uint32_t told = halley_pulse_settle(&follower, &policy, 0);
+    struct halley_pulse scout = pulse_in(networks, 2, 900, 110000);
+    assert_int_equal(halley_pulse_next(&scout, &policy, 110000, 0), 33700);
+    halley_pulse_asked(networks, &scout, &policy, 38700, 148700);
+    halley_pulse_asked(networks, &follower, &policy, told + 5000, 148701);
+    halley_pulse_end(networks, &scout, &policy, 208700);
+    struct halley_pulse next = pulse_in(networks, 2, 901, 208700);
+    assert_int_equal(halley_pulse_next(&next, &policy, 208700, 0), CROWD_SAFE_MS);
+    assert_int_equal(halley_pulse_next(&next, &policy, 208700 + 24 * CROWD_SAFE_MS - 1, 0),
+                     CROWD_SAFE_MS);
+    assert_int_equal(halley_pulse_next(&next, &policy, 208700 + 24 * CROWD_SAFE_MS, 0), 33700);
+    halley_pulse_end(networks, &next, &policy, 900000);
+    halley_pulse_end(networks, &follower, &policy, 900000);
+    halley_pulse_end(networks, &teacher, &policy, 900000);
+    halley_networks_destroy(networks);
+}
+
+/* A scout that is closed later than its session could have been back: the level rests as after any other. */
+static void scout__that_ends_late_rests_no_longer(void **state)
+{
+    (void)state;
+    struct halley_networks *networks = halley_networks_create();
+    struct halley_pulse scout = pulse_in(networks, 1, 900, 0);
+    assert_int_equal(halley_pulse_next(&scout, &policy, 0, 0), 33700);
+    halley_pulse_asked(networks, &scout, &policy, 38700, 38700);
+    uint32_t end_ms = 38700 + policy.back_ms + 1000;
+    halley_pulse_end(networks, &scout, &policy, end_ms);
+    struct halley_pulse next = pulse_in(networks, 1, 901, end_ms);
+    assert_int_equal(halley_pulse_next(&next, &policy, end_ms, 0), CROWD_SAFE_MS);
+    assert_int_equal(halley_pulse_next(&next, &policy, end_ms + 24 * CROWD_SAFE_MS, 0), 33700);
+    halley_pulse_end(networks, &next, &policy, 900000);
+    halley_networks_destroy(networks);
+}
+
+/* Who was told no more than the safe interval leaves no record: a crowd of them displaces nobody's. */
+static void viewer__told_the_safe_interval_displaces_nobody(void **state)
+{
+    (void)state;
+    struct halley_networks *networks = halley_networks_create();
+    struct halley_pulse scout = pulse_in(networks, 1, 900, 0);
+    struct halley_pulse crowd = pulse_in(networks, 1, 900 + SLOTS, 0);
+    assert_int_equal(halley_pulse_next(&scout, &policy, 0, 0), 33700);
+    assert_int_equal(halley_pulse_next(&crowd, &policy, 0, 0), CROWD_SAFE_MS);
+    halley_pulse_asked(networks, &scout, &policy, 38700, 38700);
+    halley_pulse_asked(networks, &crowd, &policy, CROWD_SAFE_MS + 14000, 39000);
+    assert_true(crowd.missed);
+    halley_pulse_end(networks, &scout, &policy, 98700);
+    scout = (struct halley_pulse){.session = 900};
+    assert_int_equal(halley_pulse_start(networks, &scout, &policy, 1, HALLEY_HINT_NONE, 99000),
+                     HALLEY_LOSS_SCOUT);
+    halley_pulse_end(networks, &scout, &policy, 99000);
+    halley_pulse_end(networks, &crowd, &policy, 99000);
+    halley_networks_destroy(networks);
+}
+
+/* A reset that meets a viewer of the safe interval disproves nothing that others survived. */
+static void replaced__at_the_safe_interval_says_nothing(void **state)
+{
+    (void)state;
+    struct halley_networks *networks = halley_networks_create();
+    struct halley_pulse early = pulse_in(networks, 1, 900, 0);
+    (void)halley_pulse_settle(&early, &policy, 0);
+    struct halley_pulse scout = teach(networks);
+    for (uint32_t i = 0; i < 8; i++)
+        assert_int_equal(halley_pulse_replaced(&early, &policy, CROWD_SAFE_MS, 140000 + i),
+                         HALLEY_LOSS_NONE);
+    assert_false(early.missed);
+    assert_int_equal(halley_pulse_held_ms(&scout, &policy), 33750);
+    /* Nor does its silence. */
+    halley_pulse_asked(networks, &early, &policy, CROWD_SAFE_MS + 5000, 150000);
+    halley_pulse_end(networks, &early, &policy, 210000);
+    early = pinged_in(networks, 900, 211000, HALLEY_LOSS_NONE);
+    assert_int_equal(halley_pulse_held_ms(&scout, &policy), 33750);
+    halley_pulse_end(networks, &early, &policy, 212000);
+    halley_pulse_end(networks, &scout, &policy, 212000);
+    halley_networks_destroy(networks);
+}
+
+/* A scout is back when its network has fallen, or risen: the level that is tried now is not the one that it lost. */
+static void scout__that_is_back_late_blames_no_other_level(void **state)
+{
+    (void)state;
+    struct halley_networks *networks = halley_networks_create();
+    struct halley_pulse scout = teach(networks);
+    for (uint32_t i = 0; i < 4; i++) { /* twice would make a ceiling */
+        uint32_t now_ms = 2 * HOUR * (i + 1);
+        struct halley_pulse other = pulse_in(networks, 1, 901, now_ms);
+        uint32_t tried = halley_pulse_next(&scout, &policy, now_ms, 0);
+        assert_int_equal(tried, 45500);
+        halley_pulse_asked(networks, &scout, &policy, tried + 5000, now_ms + tried + 5000);
+        halley_pulse_end(networks, &scout, &policy, now_ms + tried + 65000);
+        halley_networks_restart(networks);
+        scout = (struct halley_pulse){.session = 77};
+        assert_int_equal(halley_pulse_start(networks, &scout, &policy, 1, HALLEY_HINT_NONE,
+                                            now_ms + tried + 66000),
+                         HALLEY_LOSS_LATE);
+        for (uint32_t survived = 1; survived <= 3; survived++) {
+            now_ms += 200000;
+            assert_int_equal(halley_pulse_next(&scout, &policy, now_ms, 0), 33700);
+            halley_pulse_heard(networks, &scout, &policy, 33700, now_ms);
+        }
+        assert_int_equal(halley_pulse_held_ms(&scout, &policy), 33750);
+        halley_pulse_end(networks, &other, &policy, now_ms);
+    }
+    halley_pulse_end(networks, &scout, &policy, 9 * HOUR);
+    halley_networks_destroy(networks);
+}
+
 static void networks__beyond_entries_are_told_the_safe_interval(void **state)
 {
     (void)state;
@@ -392,6 +509,11 @@ int run_networks_tests(void)
         cmocka_unit_test(scouts__that_never_come_back_make_no_ceiling),
         cmocka_unit_test(viewer__that_is_fixed_follows_only),
         cmocka_unit_test(viewer__that_is_pinged_is_lost_where_no_answer_comes),
+        cmocka_unit_test(scout__rests_though_its_record_was_displaced),
+        cmocka_unit_test(scout__that_ends_late_rests_no_longer),
+        cmocka_unit_test(viewer__told_the_safe_interval_displaces_nobody),
+        cmocka_unit_test(replaced__at_the_safe_interval_says_nothing),
+        cmocka_unit_test(scout__that_is_back_late_blames_no_other_level),
         cmocka_unit_test(networks__beyond_entries_are_told_the_safe_interval),
         cmocka_unit_test(networks__are_kept_apart_by_hint),
         cmocka_unit_test(max__not_above_safe_switches_off),
